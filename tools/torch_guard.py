@@ -11,7 +11,7 @@ from pathlib import Path
 
 REMEDY = """\
 No GPU was found here, and pip would fetch {count} CUDA packages with {requirement}.
-Take the CPU build:   make {goal} TORCH_INDEX=https://download.pytorch.org/whl/cpu
+Take the CPU build:   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 """
 
 
@@ -23,16 +23,16 @@ def has_gpu(device: Path = Path("/dev/nvidiactl")) -> bool:
 def planned_packages(requirement: str) -> list[str]:
     """Names of what `pip install requirement` would install now."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--dry-run"]
-    answer = subprocess.run(
-        [*command, "--only-binary=:all:", "--report=-", requirement], stdout=subprocess.PIPE, check=True
-    )
+    answer = subprocess.run([*command, "--only-binary=:all:", "--report=-", requirement], stdout=subprocess.PIPE)
+    if answer.returncode:
+        sys.exit(answer.returncode)  # pip has said why
     return [item["metadata"]["name"] for item in json.loads(answer.stdout)["install"]]
 
 
 def refusal(names: list[str], requirement: str) -> str | None:
     """The sentence that stops the installation, or None if nothing of CUDA is in `names`."""
     cuda = [name for name in names if name.lower().startswith(("nvidia-", "cuda-"))]
-    return REMEDY.format(count=len(cuda), requirement=requirement, goal="setup") if cuda else None
+    return REMEDY.format(count=len(cuda), requirement=requirement) if cuda else None
 
 
 def main(requirement: str, index: str | None = None) -> int:

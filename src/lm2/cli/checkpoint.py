@@ -1,0 +1,46 @@
+"""Reading a saved model, with an error that says what to do when the folder is not one."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lm2 import LM2ForCausalLM
+
+
+def check_folder(folder: Path) -> None:
+    """Raise unless `folder` holds the configuration of an LM2 model.
+
+    Raises:
+        ValueError: no such folder, no readable `config.json` in it, or the model of another type.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: give the folder of a saved model, such as `lm2 convert` makes")
+    path = folder / "config.json"
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except FileNotFoundError:
+        raise ValueError(f"{folder} has no config.json: give the folder of a saved model") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): save the model again") from None
+    if model_type != "lm2":
+        raise ValueError(f"{folder} holds a model of type {model_type!r}, not 'lm2': run `lm2 convert {folder} OUT` first")
+
+
+def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
+    """The model of `folder`, in evaluation mode on the GPU if there is one, and its tokenizer.
+
+    Raises:
+        ValueError: as `check_folder`; transformers raises OSError if the weights or the tokenizer are missing.
+    """
+    check_folder(folder)
+    import torch
+    from transformers import AutoTokenizer
+
+    from lm2 import LM2ForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = LM2ForCausalLM.from_pretrained(folder, local_files_only=True).to(device).eval()
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)

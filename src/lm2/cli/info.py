@@ -1,0 +1,106 @@
+"""`lm2 info MODEL`: how big a model and its state are, computed on the meta device (nothing is allocated)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from lm2.cli.checkpoint import check_folder
+
+if TYPE_CHECKING:
+    from lm2 import LM2Config
+
+EXAMPLES = (
+    "lm2 info lm2-1.7b",
+    "lm2 info ./smollm2-lm2",
+)
+STOPPED = "This command writes nothing."
+
+PAPER = "the paper's model: 1.2 B + 0.5 B of memory"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Count the parameters of a model and the bytes of state it keeps for each row of a batch."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A preset (such as lm2-1.7b or lm2-tiny) or the folder of a saved model."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters, and bytes of state for one row in the middle of a stream."""
+
+    base_parameters: int
+    memory_parameters: int
+    bank_bytes: int
+    segment_bytes: int
+
+
+def run(options: Options) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    config = read_config(options.model)
+    size = measure(config)
+    table = Table(title=options.model, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for label, value in rows(config, size):
+        table.add_row(label, value)
+    console = Console()
+    console.print(table)
+    if options.model == "lm2-1.7b":
+        console.print(PAPER)
+
+
+def read_config(model: str) -> "LM2Config":
+    """The configuration of a preset, or of a saved model's folder (a name with a slash, or one that exists)."""
+    from lm2 import LM2Config
+
+    if "/" not in model and not Path(model).exists():
+        return LM2Config.preset(model)
+    check_folder(Path(model))
+    return LM2Config.from_pretrained(model)
+
+
+def measure(config: "LM2Config") -> Size:
+    """Build the model on the meta device and count.
+
+    The state is what a float32 stream holds at the last token of a segment: the banks (N x d for each memory layer),
+    and for the open segment the keys and values of every layer and the inputs (T x d) of each memory layer.
+    """
+    import torch
+
+    from lm2 import LM2ForCausalLM
+
+    with torch.device("meta"):
+        model = LM2ForCausalLM(config)
+    memory = sum(p.numel() for name, p in model.named_parameters() if ".memory." in name)
+    layers = len(range(config.num_hidden_layers) if config.memory_layers is None else config.memory_layers)
+    keys_and_values = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return Size(
+        base_parameters=sum(p.numel() for p in model.parameters()) - memory,
+        memory_parameters=memory,
+        bank_bytes=4 * layers * config.memory_slots * config.hidden_size,
+        segment_bytes=4 * config.segment_length * (keys_and_values + layers * config.hidden_size),
+    )
+
+
+def rows(config: "LM2Config", size: Size) -> list[tuple[str, str]]:
+    """The lines of the table: what, and its value."""
+    total = size.base_parameters + size.memory_parameters
+    layers = "all" if config.memory_layers is None else ", ".join(map(str, config.memory_layers))
+    return [
+        ("family", config.base_model_type),
+        ("blocks / with memory", f"{config.num_hidden_layers} / {layers}"),
+        ("slots x width", f"{config.memory_slots} x {config.hidden_size}"),
+        ("segment", f"{config.segment_length} tokens"),
+        ("parameters of the base", f"{size.base_parameters:,}"),
+        ("parameters of the memory", f"{size.memory_parameters:,}"),
+        ("parameters in all", f"{total:,} ({total / 1e9:.2f} B)"),
+        ("banks of a row", f"{size.bank_bytes:,} bytes"),
+        ("open segment of a row", f"{size.segment_bytes:,} bytes"),
+    ]
