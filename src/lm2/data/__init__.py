@@ -1,0 +1,1 @@
+"""Data: bAbI stories real and simulated, background text, BABILong composition, token rows."""

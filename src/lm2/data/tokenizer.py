@@ -1,0 +1,49 @@
+"""A small byte-level BPE tokenizer, trained on the spot, in which chosen words are single tokens."""
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from lm2.data.babi import ACTORS, OBJECTS, PLACES
+from lm2.data.world import DROP, MOVE, TAKE
+
+SPECIAL_TOKENS = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
+
+
+def babi_words() -> tuple[str, ...]:
+    """Every word of qa1, qa2 and qa3, facts and questions, as it stands in the text."""
+    verbs = (word for phrase in (*MOVE, *TAKE, *DROP) for word in phrase.split())
+    return tuple(dict.fromkeys((*ACTORS, *PLACES, *OBJECTS, *verbs, "the", "there", "Where", "is", "was", "before")))
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, single_tokens: Sequence[str] = babi_words()
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer (any text can be encoded) of at most `vocab_size` tokens, the special ones included.
+
+    Each of `single_tokens` with a space before it is one token. The same texts give the same tokenizer.
+
+    Raises:
+        ValueError: `vocab_size` does not hold the bytes and the words.
+    """
+    texts = list(texts)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # merges are chosen by count, so words that occur this often are joined before rarer pairs of the texts
+    weight = 100 + sum(map(len, texts)) // 500
+    tokenizer.train_from_iterator([*texts, *(f" {word}" * weight for word in single_tokens)], trainer)
+    split = [word for word in single_tokens if len(tokenizer.encode(f" {word}").ids) > 1]
+    if split:
+        raise ValueError(
+            f"A vocabulary of {vocab_size} is too small: {len(split)} of {len(single_tokens)} words that must be "
+            f"single tokens are split (such as {split[0]!r}). Use a larger vocabulary; 1024 holds the bAbI words."
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
