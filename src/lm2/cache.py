@@ -1,0 +1,284 @@
+"""`LM2Cache`: everything a model remembers of the rows it has read, as a value that can be copied, cut, joined, saved and sent.
+
+Shape suffixes: R rows, K key/value heads, T segment length, E head width, D width, N slots.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from lm2.configuration import LM2Config
+from lm2.files import replacing
+from lm2.memory import initial_bank
+
+SCHEMA = 1
+
+# Fields that say where a model came from or how it is run or trained, not what it computes.
+_NOT_IDENTITY = (
+    "_name_or_path",
+    "architectures",
+    "bptt_segments",
+    "dtype",
+    "id2label",
+    "label2id",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "transformers_version",
+    "use_cache",
+)
+
+
+class LayerState(NamedTuple):
+    """One block's state. Tensors are replaced, never changed in place, so states can share them.
+
+    keys, values: (R, K, T, E), the open segment's, by position; beyond a row's count they hold anything.
+    pending: (R, T, D), the block inputs of the open segment that its write will need; None without a bank.
+    bank: (R, N, D), float32; None without a bank.
+    """
+
+    keys: Tensor
+    values: Tensor
+    pending: Tensor | None
+    bank: Tensor | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "LayerState":
+        return LayerState(*(None if tensor is None else change(tensor) for tensor in self))
+
+
+class LM2Cache(Cache):
+    """The state of a batch of rows: per block the open segment and the bank, and how many tokens each row's segment holds.
+
+    `LM2ForCausalLM.forward` updates the cache it is given and returns the same object, as in Hugging Face; its tensors are
+    replaced, never changed in place, so `copy()` is a fork that costs nothing. `copy`, `select`, `repeat`, `detach` and `to`
+    return a new cache; `reset` and the methods that Hugging Face names (`reorder_cache`, `batch_repeat_interleave`,
+    `batch_select_indices`, `crop`) change this one. All of them move the banks.
+
+    Attributes:
+        states: one `LayerState` per block, or an empty list before the first call.
+        count_R: tokens in each row's open segment, between 0 and T - 1 (CPU).
+        seen: columns read so far, pads included: the length that `generate` compares with a full attention mask.
+    """
+
+    def __init__(self, config: LM2Config):
+        super().__init__(layers=[])
+        self.config = config
+        self.states: list[LayerState] = []
+        self.count_R = torch.zeros(0, dtype=torch.long)
+        self.seen = 0
+
+    def __repr__(self) -> str:
+        return f"LM2Cache(rows={self.rows}, seen={self.seen}, open={self.count_R.tolist()})"
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch; 0 before the first call."""
+        return len(self.count_R)
+
+    def record(self, states: Sequence[LayerState], count_R: Tensor, columns: int) -> None:
+        """Take over what a forward call ends with."""
+        self.states, self.count_R = list(states), count_R
+        self.seen += columns
+
+    # Values: these return a new cache.
+
+    def copy(self) -> "LM2Cache":
+        """A fork: it shares the tensors, and what happens to one does not touch the other."""
+        return self._with(lambda tensor: tensor, self.count_R)
+
+    def select(self, rows: Sequence[int] | Tensor) -> "LM2Cache":
+        """The rows in the given order; a row may be named twice or not at all.
+
+        Raises:
+            ValueError: a row is not there.
+        """
+        index = self._row_index(rows)
+        return self._with(lambda tensor: tensor.index_select(0, index.to(tensor.device)), self.count_R[index])
+
+    def repeat(self, times: int) -> "LM2Cache":
+        """Each row `times` times, copies of a row next to each other, as `generate` orders returned sequences and beams."""
+        return self.select(torch.arange(self.rows).repeat_interleave(times))
+
+    def detach(self) -> "LM2Cache":
+        """The same values without their gradient history."""
+        return self._with(torch.Tensor.detach, self.count_R)
+
+    def to(self, device: torch.device | str) -> "LM2Cache":
+        """The same values on another device."""
+        return self._with(lambda tensor: tensor.to(device), self.count_R)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: constant in the number of tokens read."""
+        return sum(tensor.nbytes for state in self.states for tensor in state if tensor is not None)
+
+    # These change this cache, as their namesakes in Hugging Face do.
+
+    def reset(self, rows: Sequence[int] | Tensor | None = None) -> None:
+        """Forget: the named rows start at M_0 with an empty segment, the others are untouched. None forgets all rows.
+
+        Raises:
+            ValueError: a row is not there.
+        """
+        if rows is None:
+            self.states, self.count_R, self.seen = [], self.count_R.new_zeros(0), 0
+            return
+        index = self._row_index(rows)
+        chosen_R = torch.zeros(self.rows, dtype=torch.bool).index_fill(0, index, True)
+        self.count_R = self.count_R.masked_fill(chosen_R, 0)
+        self.states = [self._reset_state(state, chosen_R) for state in self.states]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._become(self.select(beam_idx))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._become(self.repeat(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._become(self.select(indices))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Removing no token does nothing; a token that was written cannot be taken back.
+
+        Raises:
+            ValueError: for any other number.
+        """
+        if tokens_to_remove:
+            raise ValueError(
+                f"an LM2 cache cannot be cropped by {tokens_to_remove} tokens, since what a bank has read cannot be removed: "
+                "keep a copy() from before and go on from there"
+            )
+
+    # What `generate` asks.
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.seen
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    @property
+    def batch_size(self) -> int:
+        return self.rows or -1
+
+    @property
+    def is_initialized(self) -> bool:
+        return bool(self.states)
+
+    @property
+    def is_croppable(self) -> bool:
+        return False
+
+    # Disk.
+
+    def save(self, path: str | Path, model: PreTrainedModel) -> None:
+        """Write the state to a safetensors file, whole or not at all.
+
+        Args:
+            path: the file.
+            model: the model that made the state; its fingerprint goes into the file.
+
+        Raises:
+            OSError: the folder is missing or the disk is full; no partial file stays.
+        """
+        tensors = {f"{i}.{name}": tensor for i, state in enumerate(self.states) for name, tensor in _named(state)}
+        tensors["count"] = self.count_R
+        header = {
+            "format": "lm2-cache",
+            "schema": str(SCHEMA),
+            "seen": str(self.seen),
+            "fingerprint": fingerprint(model),
+        }
+        with replacing(path) as beside:
+            try:
+                save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside, header)
+            except SafetensorError as error:  # How the library reports a failing disk.
+                raise OSError(f"the cache was not written to {path}: {error}; no partial file was left") from error
+
+    @classmethod
+    def load(cls, path: str | Path, model: PreTrainedModel) -> "LM2Cache":
+        """Read a saved state for `model`, onto its device.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, of a newer schema, or of another model.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no cache file {path}: check the path, or save a cache there first")
+        try:
+            with safe_open(path, framework="pt", device=str(model.device)) as file:
+                header = file.metadata() or {}
+                _check_header(path, header, model)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or not a cache file ({error}): save the cache again") from error
+        cache = cls(model.config)
+        count_R = tensors.pop("count").cpu()
+        layers = 1 + max((int(name.split(".")[0]) for name in tensors), default=-1)
+        states = [LayerState(*(tensors.get(f"{i}.{name}") for name in LayerState._fields)) for i in range(layers)]
+        cache.record(states, count_R, int(header["seen"]))
+        return cache
+
+    def _with(self, change: Callable[[Tensor], Tensor], count_R: Tensor) -> "LM2Cache":
+        other = LM2Cache(self.config)
+        other.record([state.map(change) for state in self.states], count_R, self.seen)
+        return other
+
+    def _become(self, other: "LM2Cache") -> None:
+        self.states, self.count_R = other.states, other.count_R
+
+    def _row_index(self, rows: Sequence[int] | Tensor) -> Tensor:
+        index = torch.as_tensor(rows, dtype=torch.long).cpu().reshape(-1)
+        if index.numel() and not (0 <= int(index.min()) and int(index.max()) < self.rows):
+            raise ValueError(
+                f"the cache has {self.rows} rows, and rows {index.tolist()} were named: name rows from 0 on"
+            )
+        return index
+
+    def _reset_state(self, state: LayerState, chosen_R: Tensor) -> LayerState:
+        if state.bank is None:
+            return state
+        start_ND = initial_bank(*state.bank.shape[1:], device=state.bank.device)
+        chosen_R11 = chosen_R.to(state.bank.device)[:, None, None]
+        return state._replace(bank=torch.where(chosen_R11, start_ND, state.bank))
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 over what the model computes: the configuration's identity fields and every weight, bit for bit."""
+    fields = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_IDENTITY}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _named(state: LayerState) -> list[tuple[str, Tensor]]:
+    return [(name, tensor) for name, tensor in state._asdict().items() if tensor is not None]
+
+
+def _check_header(path: str | Path, header: dict[str, str], model: PreTrainedModel) -> None:
+    if header.get("format") != "lm2-cache":
+        raise ValueError(
+            f"{path} is not an LM2 cache file (its format is {header.get('format')}): pass a file that save() made"
+        )
+    if int(header["schema"]) > SCHEMA:
+        raise ValueError(
+            f"{path} has cache schema {header['schema']} and this version reads up to {SCHEMA}: update lm2, or save it again"
+        )
+    if header["fingerprint"] != (own := fingerprint(model)):
+        raise ValueError(
+            f"{path} belongs to another model (fingerprint {header['fingerprint'][:12]}, this model's is {own[:12]}): load the "
+            "model that made it, weights and configuration unchanged"
+        )

@@ -1,0 +1,224 @@
+"""The configuration of an LM2 model: a backbone family's own fields, and what the memory needs on top."""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
+
+FAMILY_CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "smollm3": SmolLM3Config,
+}
+BASE_MODEL_TYPES = tuple(FAMILY_CONFIGS)
+
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The shape of Llama-3.2-1B with the paper's 2048 slots in all 16 blocks.
+    "lm2-1.7b": {
+        "base_model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": _LLAMA3_ROPE,
+        "tie_word_embeddings": True,
+        "bos_token_id": 128000,
+        "eos_token_id": 128001,
+        "segment_length": 2048,
+        "memory_slots": 2048,
+        "memory_heads": 32,
+        "memory_key_value_heads": 8,
+        "bptt_segments": 4,
+    },
+    # The shape of SmolLM2-135M.
+    "lm2-135m": {
+        "base_model_type": "llama",
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "segment_length": 512,
+        "memory_slots": 64,
+        "memory_heads": 9,
+        "memory_key_value_heads": 3,
+        "bptt_segments": 8,
+    },
+    # Trains on a laptop; the vocabulary is set to the tokenizer's when there is one.
+    "lm2-tiny": {
+        "base_model_type": "llama",
+        "vocab_size": 512,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "segment_length": 64,
+        "memory_slots": 16,
+        "memory_heads": 4,
+    },
+}
+
+
+class LM2Config(PreTrainedConfig):
+    """Configuration of `LM2Model` and `LM2ForCausalLM`.
+
+    The fields of the backbone family (`hidden_size`, `num_hidden_layers`, `rope_parameters`, ...) stand at the top level
+    under their own names, with the family's own defaults and checks.
+
+    Args:
+        base_model_type: the backbone family: llama, mistral, qwen2, qwen3 or smollm3.
+        segment_length: T, the tokens that self-attention sees at once; the bank is written when T tokens are complete.
+        memory_slots: N, the rows of each block's bank.
+        memory_layers: indices of the blocks with a bank; None gives every block one.
+        memory_heads: query heads of the memory; None takes the backbone's number of attention heads.
+        memory_key_value_heads: key and value heads of the memory; None takes `memory_heads`.
+        memory_topk: each token reads only the k best slots; None reads all.
+        bptt_segments: the bank is detached every n segments, counted from the end; None never detaches it.
+        **kwargs: the family's fields.
+
+    Raises:
+        ValueError: a value does not fit; the sentence names the rule, the values and the remedy.
+    """
+
+    model_type = "lm2"
+    keys_to_ignore_at_inference = ("past_key_values",)
+
+    base_model_type: str = "llama"
+    segment_length: int = 512
+    memory_slots: int = 64
+    memory_layers: list[int] | None = None
+    memory_heads: int | None = None
+    memory_key_value_heads: int | None = None
+    memory_topk: int | None = None
+    bptt_segments: int | None = None
+
+    if TYPE_CHECKING:  # Copied from the family's configuration when the object is made.
+        vocab_size: int
+        hidden_size: int
+        num_hidden_layers: int
+        num_attention_heads: int
+        num_key_value_heads: int
+        rms_norm_eps: float
+        pad_token_id: int | None
+        tie_word_embeddings: bool
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.base_model_type not in BASE_MODEL_TYPES:
+            raise ValueError(
+                f"base_model_type must be one of {', '.join(BASE_MODEL_TYPES)}, and it is {self.base_model_type!r}: "
+                "choose a base of one of these families"
+            )
+        family = self._family_config(kwargs)
+        common = {field.name for field in fields(PreTrainedConfig)}
+        for name in (field.name for field in fields(family)):
+            if name not in common:
+                setattr(self, name, getattr(family, name))
+                kwargs.pop(name, None)
+        if self.memory_heads is None:
+            self.memory_heads = self.num_attention_heads
+        if self.memory_key_value_heads is None:
+            self.memory_key_value_heads = self.memory_heads
+        self.check_memory()
+        super().__post_init__(**kwargs)
+
+    def _family_config(self, kwargs: dict[str, Any]) -> PreTrainedConfig:
+        try:
+            return FAMILY_CONFIGS[self.base_model_type](**kwargs)
+        except StrictDataclassError as error:  # Hugging Face's own class is not a ValueError.
+            raise ValueError(f"the {self.base_model_type} fields do not fit: {error}") from error
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> "LM2Config":
+        """The configuration called `name` (see `PRESETS`), with `overrides` on top.
+
+        Raises:
+            ValueError: there is no preset of that name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **overrides})
+
+    @property
+    def memory_indices(self) -> tuple[int, ...]:
+        """The blocks that have a bank, in order."""
+        blocks = range(self.num_hidden_layers) if self.memory_layers is None else self.memory_layers
+        return tuple(sorted(set(blocks)))
+
+    def check_memory(self) -> None:
+        """Check the memory fields together; also called when a model is built, since fields can be set after loading.
+
+        Raises:
+            ValueError: with the rule, the values and the remedy.
+        """
+        for name in ("segment_length", "memory_slots", "memory_heads", "memory_key_value_heads"):
+            _require_positive(name, getattr(self, name))
+        assert self.memory_heads is not None
+        assert self.memory_key_value_heads is not None
+        _require_divides("hidden_size", self.hidden_size, "memory_heads", self.memory_heads)
+        _require_divides("memory_heads", self.memory_heads, "memory_key_value_heads", self.memory_key_value_heads)
+        if self.memory_topk is not None and not 1 <= self.memory_topk <= self.memory_slots:
+            raise ValueError(
+                f"memory_topk must lie between 1 and memory_slots ({self.memory_slots}), and it is {self.memory_topk}: "
+                "lower it, or leave it out to read all slots"
+            )
+        if self.bptt_segments is not None and self.bptt_segments < 2:
+            raise ValueError(
+                f"bptt_segments must be 2 or more, and it is {self.bptt_segments}: a write is first felt one segment later, so "
+                "with fewer the write would never learn; use 2 or more, or None for no cut"
+            )
+        outside = [index for index in self.memory_layers or [] if not 0 <= index < self.num_hidden_layers]
+        if outside:
+            raise ValueError(
+                f"memory_layers must lie between 0 and {self.num_hidden_layers - 1} (the model has {self.num_hidden_layers} "
+                f"blocks), and it names {outside}: remove or change these"
+            )
+
+
+def _require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, and it is {value}: choose a positive number")
+
+
+def _require_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
+    if whole % part:
+        raise ValueError(
+            f"{whole_name} must be divisible by {part_name}, and {whole} is not divisible by {part}: choose {part_name} "
+            f"among {', '.join(str(n) for n in range(1, min(whole, 64) + 1) if whole % n == 0)}"
+        )

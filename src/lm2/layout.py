@@ -1,0 +1,217 @@
+"""Where each token of a call sits: ragged rows, padding and packed documents, laid out by one rule.
+
+Every row's real tokens are laid left-aligned after the tokens of its open segment that are already cached, so that column j is
+position j counted from the start of the open segment; then the columns fold into segments of T. So padding on any side, and
+any cut of a text into calls, is the same input to the blocks.
+
+Shape suffixes: B, L rows and columns of the call; R rows of the layout (B, or the number of packed documents); S segments;
+W columns of a segment; C = S W; T segment length; D features.
+
+Two forms. *Fold*: (R, C) becomes (R S, W), and self-attention sees S R rows at once. *Step*, when no row passes its segment's
+end and some tokens are cached: only the new tokens are queries, against the buffer of T keys.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One call's layout. `start_R` and `length_R` live on the CPU: which kernels run depends on them.
+
+    start_R: tokens of the open segment that are cached; length_R: real tokens of this call; row_BL, rank_BL: each token's row
+    of the layout and its rank among that row's real tokens, None when the call's rows are full; real_BL: False for a pad.
+    """
+
+    shape: tuple[int, int]
+    segment_length: int
+    start_R: Tensor
+    length_R: Tensor
+    device: torch.device
+    row_BL: Tensor | None = None
+    rank_BL: Tensor | None = None
+    real_BL: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.start_R)
+
+    @cached_property
+    def end_R(self) -> Tensor:
+        """Tokens since the start of the open segment, this call included."""
+        return self.start_R + self.length_R
+
+    @cached_property
+    def is_step(self) -> bool:
+        return bool(self.start_R.any()) and int(self.end_R.max()) <= self.segment_length
+
+    @cached_property
+    def segments(self) -> int:
+        return max(1, -(-int(self.end_R.max()) // self.segment_length))
+
+    @cached_property
+    def width(self) -> int:
+        """Columns per segment: T, or for a lone segment only what is there (so it is the base model's own input)."""
+        return self.segment_length if self.segments > 1 else max(1, int(self.length_R.max()))
+
+    @cached_property
+    def complete_RS(self) -> Tensor:
+        """Whether a row's segment has all its T tokens after this call (CPU)."""
+        return self.end_R[:, None] >= (torch.arange(self.segments) + 1) * self.segment_length
+
+    def cut_RS(self, bptt_segments: int | None) -> Tensor | None:
+        """Before which segments the bank is detached: s with (S - s) a multiple of n and 0 < s < S, S counted per row (CPU)."""
+        if bptt_segments is None or self.segments <= bptt_segments:
+            return None
+        s = torch.arange(self.segments)
+        left_RS = (-(-self.end_R // self.segment_length))[:, None] - s
+        return (left_RS % bptt_segments == 0) & (left_RS > 0) & (s > 0)
+
+    @cached_property
+    def position_ids(self) -> Tensor:
+        """Positions inside the segment: (1, W) for a fold, (R, W) for a step."""
+        column = torch.arange(self.width, device=self.device)[None]
+        if not self.is_step:
+            return column
+        return (self.start_R.to(self.device)[:, None] + column).clamp_max(self.segment_length - 1)
+
+    @cached_property
+    def target_BL(self) -> Tensor | None:
+        """Column of each token in the flat (R C) order, R C for a pad; None when tokens are already in order."""
+        columns = self.segments * self.width
+        shifted = not self.is_step and bool(self.start_R.any())
+        if self.row_BL is None or self.rank_BL is None:
+            if not shifted:
+                return None
+            row_BL = torch.arange(self.rows, device=self.device)[:, None]
+            rank_BL = torch.arange(self.shape[1], device=self.device)[None]
+        else:
+            row_BL, rank_BL = self.row_BL, self.rank_BL
+        target_BL = row_BL * columns + rank_BL
+        if shifted:
+            target_BL = target_BL + self.start_R.to(self.device)[row_BL]
+        return target_BL if self.real_BL is None else target_BL.where(self.real_BL, self.rows * columns)
+
+    def lay(self, x_BLD: Tensor) -> Tensor:
+        """From the caller's order to (R S, W, D). Columns without a token repeat the first token, and nobody looks at them."""
+        columns = self.segments * self.width
+        if self.target_BL is None:
+            x_RCD = F.pad(x_BLD, (0, 0, 0, columns - self.shape[1]))
+            return x_RCD.reshape(self.rows * self.segments, self.width, -1)
+        index = torch.arange(self.target_BL.numel(), device=self.device)
+        source = index.new_zeros(self.rows * columns + 1).scatter_(0, self.target_BL.flatten(), index)[:-1]
+        return x_BLD.flatten(0, 1).index_select(0, source).view(self.rows * self.segments, self.width, -1)
+
+    def unlay(self, h: Tensor) -> Tensor:
+        """From (R S, W, D) back to (B, L, D); pads become zeros."""
+        if self.target_BL is None:
+            return h.reshape(self.rows, -1, h.shape[-1])[:, : self.shape[1]]
+        h_CD = h.flatten(0, 1)
+        out_BLD = h_CD[self.target_BL.clamp_max(len(h_CD) - 1)]
+        return out_BLD if self.real_BL is None else out_BLD.masked_fill(~self.real_BL[..., None], 0)
+
+    def fill(self, new: Tensor, old: Tensor | None) -> Tensor:
+        """Put the open segment's cached columns and the new ones together, along dimension -2.
+
+        Fold: (R S, .., W, F) with columns below `start` of each row's first segment taken from `old` (R, .., T, F).
+        Step: `old` with the new columns (R, .., W, F) at their positions: (R, .., T, F).
+        """
+        if old is None or not self.start_R.any():
+            return new
+        column = torch.arange(self.segment_length, device=self.device)
+        start_R1 = self.start_R.to(self.device)[:, None]
+        if self.is_step:
+            source_RT = column - start_R1
+            fresh = _columns((source_RT >= 0) & (source_RT < self.length_R.to(self.device)[:, None]), new.dim())
+            index = _columns(source_RT.clamp(0, self.width - 1), new.dim())
+            return torch.where(fresh, torch.take_along_dim(new, index, -2), old)
+        new = new.unflatten(0, (self.rows, self.segments))
+        first = torch.where(_columns(column < start_R1, old.dim()), old, new[:, 0])
+        return torch.cat([first[:, None], new[:, 1:]], 1).flatten(0, 1)
+
+    def open(self, filled: Tensor) -> Tensor:
+        """The columns of each row's open segment after this call: (R, .., T, F), with anything beyond the row's count."""
+        if self.is_step:
+            return filled
+        filled = F.pad(filled, (0, 0, 0, self.segment_length - self.width)).unflatten(0, (self.rows, self.segments))
+        last_R = (self.end_R // self.segment_length).clamp_max(self.segments - 1).to(self.device)
+        return filled[torch.arange(self.rows, device=self.device), last_R]
+
+    def mask(self, window: int | None, dtype: torch.dtype, needed: bool) -> Tensor | None:
+        """The additive attention mask, or None where plain causal attention says the same and no mask is needed.
+
+        Every query keeps its own key, so no row is masked out whole.
+        """
+        if not self.is_step and not needed and (window is None or window >= self.width):
+            return None
+        keys = torch.arange(self.segment_length if self.is_step else self.width, device=self.device)
+        distance = self.position_ids[..., None] - keys
+        allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        zero = torch.zeros((), dtype=dtype, device=self.device)
+        return torch.where(allowed, zero, torch.finfo(dtype).min)[:, None]
+
+
+def plan(
+    shape: tuple[int, int],
+    segment_length: int,
+    device: torch.device,
+    start_B: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    position_ids: Tensor | None = None,
+) -> Layout:
+    """Lay out one call.
+
+    Args:
+        shape: (B, L) of the call.
+        start_B: tokens of each row's open segment that are cached; None starts afresh.
+        attention_mask: (B, L or more), 1 for a real token; the last L columns count, the ones before are the cache's.
+        position_ids: only looked at without a mask and without a cache, for borders of packed documents: there the positions
+            do not rise by one.
+
+    Raises:
+        ValueError: the mask's shape does not fit.
+    """
+    if attention_mask is None and start_B is None and position_ids is not None:
+        layout = _plan_documents(shape, segment_length, device, position_ids)
+        if layout is not None:
+            return layout
+    batch, length = shape
+    start_R = torch.zeros(batch, dtype=torch.long) if start_B is None else start_B
+    if attention_mask is not None:
+        if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
+            raise ValueError(
+                f"attention_mask must be of shape ({batch}, {length}) or longer by the cached tokens, and it is of shape "
+                f"{tuple(attention_mask.shape)}: pass one number per token, 1 for a real one"
+            )
+        real_BL = attention_mask[:, -length:].to(device=device, dtype=torch.bool)
+        if not real_BL.all():
+            row_BL = torch.arange(batch, device=device)[:, None].expand(batch, length)
+            rank_BL = real_BL.cumsum(1) - 1
+            return Layout(shape, segment_length, start_R, real_BL.sum(1).cpu(), device, row_BL, rank_BL, real_BL)
+    return Layout(shape, segment_length, start_R, torch.full((batch,), length), device)
+
+
+def _plan_documents(
+    shape: tuple[int, int], segment_length: int, device: torch.device, position_ids: Tensor
+) -> Layout | None:
+    """Each document a row of its own. None when the positions show no border."""
+    position_ids = position_ids.expand(shape)
+    border_BL = F.pad(position_ids[:, 1:] != position_ids[:, :-1] + 1, (1, 0), value=True)
+    if not border_BL[:, 1:].any():
+        return None
+    border = border_BL.flatten().to(device)
+    index = torch.arange(border.numel(), device=device)
+    document = border.cumsum(0) - 1
+    rank = index - torch.where(border, index, 0).cummax(0).values
+    length_R = document.bincount().cpu()
+    start_R = torch.zeros_like(length_R)
+    return Layout(shape, segment_length, start_R, length_R, device, document.view(shape), rank.view(shape))
+
+
+def _columns(x_RT: Tensor, dim: int) -> Tensor:
+    """(R, T) with singleton dimensions put in, to broadcast over (R, .., T, F)."""
+    return x_RT.view(x_RT.shape[0], *[1] * (dim - 3), x_RT.shape[1], 1)

@@ -1,0 +1,289 @@
+"""The memory of one block: a bank of slots that the tokens of a segment read, and that each complete segment writes.
+
+Shape suffixes: R rows, S segments, T tokens of a segment (or any number of tokens that read), N slots, D width of the
+block, H memory heads, E width of a head (D = H E). A bank is (R, N, D) and float32, always.
+
+The computation has two halves. The token side (`project`) is one product over all segments. The bank side is float32 under
+autocast and with bfloat16 weights: the largest bfloat16 below 1 is 0.996, and 0.996^256 = 0.37, so a rounded forget gate
+forgets.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from lm2.configuration import LM2Config
+
+NORM_EPS = 1e-6
+
+
+def initial_bank(slots: int, width: int, device: torch.device | str | None = None) -> Tensor:
+    """M_0: the identity, and below it further fixed orthonormal bases, for slots that start equal stay equal for ever.
+
+    The further bases are the cosine transform (DCT-II) with seeded signs of its columns: closed form, hence the same on
+    every machine.
+
+    Returns:
+        (N, D), float32, each row of norm 1.
+
+    Source: LM2 (arXiv 2502.06049, section 2.1), the identity start; the rows beyond D are ours.
+    """
+    bases = [torch.eye(min(slots, width), width, device=device)]
+    for seed in range((slots - 1) // width):
+        bases.append(_signed_cosines(width, seed).to(device))
+    return torch.cat(bases)[:slots]
+
+
+def _signed_cosines(width: int, seed: int) -> Tensor:
+    row = torch.arange(width, dtype=torch.float64)[:, None]
+    column = torch.arange(width, dtype=torch.float64)[None, :]
+    basis = torch.cos(torch.pi / width * (column + 0.5) * row) * (2 / width) ** 0.5
+    basis[0] *= 0.5**0.5
+    generator = torch.Generator().manual_seed(seed)
+    sign = torch.randint(0, 2, (width,), generator=generator) * 2 - 1
+    return (basis * sign).float()
+
+
+def normalise(bank_RND: Tensor) -> Tensor:
+    """M^ = RMSNorm(M), without a weight."""
+    return F.rms_norm(bank_RND, bank_RND.shape[-1:], eps=NORM_EPS)
+
+
+class MemoryLinear(nn.Linear):
+    """A linear map of the memory, started at standard deviation 1/sqrt(D).
+
+    It is a class of its own because Hugging Face initialises a module by its class, and because a bare container of
+    parameters is skipped when a model from outside its package is loaded.
+    """
+
+    def __init__(self, width: int, out_width: int, in_width: int | None = None, bias: bool = False, start: float = 0.0):
+        self.width, self.start = width, start
+        super().__init__(in_width or width, out_width, bias=bias)
+
+    def reset_parameters(self) -> None:
+        init.normal_(self.weight, mean=0.0, std=self.width**-0.5)
+        if self.bias is not None:
+            init.constant_(self.bias, self.start)
+
+
+class Float32Linear(MemoryLinear):
+    """A linear map computed in float32 whatever the weights' and autocast's dtype."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        with torch.autocast(input.device.type, enabled=False):
+            return F.linear(input.float(), self.weight.float(), bias)
+
+
+class OutputGate(Float32Linear):
+    """sigmoid(E_mem W_out + b): how much of what was read joins the residual stream (LM2, eq. 2)."""
+
+    def __init__(self, width: int):
+        super().__init__(width, width, bias=True)
+
+
+class WriteGate(Float32Linear):
+    """rho: whether a token is worth writing, per head, with true zeros and ones.
+
+    rho = clip(1.2 sigmoid(x W_rho + b) - 0.1, 0, 1). Its gradient is that of the unclipped function everywhere, or a token
+    that is dropped once could never come back.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__(width, heads, bias=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        wide = 1.2 * super().forward(input).sigmoid() - 0.1
+        return wide + (wide.clamp(0, 1) - wide).detach()
+
+
+class UpdateGate(Float32Linear):
+    """z = C W + M^ W' + b, one product over the two inputs side by side; (R, N, D) and (R, N, D) to (R, N, D)."""
+
+    def __init__(self, width: int, start: float = 0.0):
+        super().__init__(width, width, in_width=2 * width, bias=True, start=start)
+
+
+class LM2Memory(nn.Module):
+    """Read and write of one block's bank, for a whole batch of segments or for one step.
+
+        read    Q = X W_Q   K = M^ W_K   V = M^ W_V   A = softmax over slots (Q K^T / sqrt(E))   E_mem = A V
+                E_next = E_attn + sigmoid(E_mem W_out + b) * E_mem
+        write   m_n = sum_t rho_t A_tn                           p = 1 - exp(-m)
+                C_n = (sum_t rho_t A_tn x_t W_U) / m_n
+                z_in = C W_in + M^ W'_in + b                     z_fgt = C W_fgt + M^ W'_fgt + b
+                M_s = clip(exp(p log sigmoid(z_fgt)) * M_{s-1} + p sigmoid(z_in) * tanh(C))      rows to RMS <= 1
+
+    Tokens of segment s read M_{s-1}, and M_s exists when segment s is complete: causal by construction.
+
+    Source: LM2 (arXiv 2502.06049), eqs. 1-6; where and why this differs: `docs/model.md`.
+    """
+
+    def __init__(self, config: LM2Config):
+        super().__init__()
+        assert config.memory_heads is not None
+        assert config.memory_key_value_heads is not None
+        width = config.hidden_size
+        self.slots, self.width, self.topk = config.memory_slots, width, config.memory_topk
+        self.heads, self.key_value_heads = config.memory_heads, config.memory_key_value_heads
+        key_value_width = width // self.heads * self.key_value_heads
+        self.q_proj = MemoryLinear(width, width)
+        self.k_proj = Float32Linear(width, key_value_width)
+        self.v_proj = Float32Linear(width, key_value_width)
+        self.u_proj = MemoryLinear(width, width)
+        self.write_gate = WriteGate(width, self.heads)
+        self.output_gate = OutputGate(width)
+        self.input_gate = UpdateGate(width)
+        self.forget_gate = UpdateGate(width, start=1.0)
+
+    def initial_bank(self, rows: int, device: torch.device) -> Tensor:
+        """M_0 for each row: (R, N, D), float32."""
+        return initial_bank(self.slots, self.width, device).expand(rows, -1, -1)
+
+    def forward(
+        self, x_RSTD: Tensor, bank_RND: Tensor, complete_RS: Tensor, cut_RS: Tensor | None = None, keep: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Read every segment, and write each complete one into the bank that the next segment reads.
+
+        Args:
+            x_RSTD: the block's normed inputs.
+            bank_RND: the bank that the first segment reads.
+            complete_RS: whether a row's segment has all its T tokens; others are never written. On the CPU.
+            cut_RS: where the gradient stops: before segment s the bank is detached. On the CPU.
+            keep: whether the bank after the last segment is wanted; without it the last write is left out.
+
+        Returns:
+            g_out * E_mem, (R, S, T, D) in the dtype of x, and the last bank.
+        """
+        q_RSTD, rho_RSTH, u_RSTD = self.project(x_RSTD)
+        with torch.autocast(x_RSTD.device.type, enabled=False):
+            norm_RSND, bank_RND = self.scan(q_RSTD, rho_RSTH, u_RSTD, bank_RND, complete_RS, cut_RS, keep)
+            out_RSTD = self.gate(self.read(q_RSTD, norm_RSND))
+            if x_RSTD.shape[1] == 1 and torch.is_grad_enabled():
+                out_RSTD = out_RSTD + self._zero()
+        return out_RSTD.to(x_RSTD.dtype), bank_RND
+
+    def step(self, x_RTD: Tensor, segment_RTD: Tensor, bank_RND: Tensor, complete_R: Tensor) -> tuple[Tensor, Tensor]:
+        """Read for some tokens of the open segment, and write that segment where it is now complete.
+
+        Args:
+            x_RTD: the new tokens' normed inputs, any number of them.
+            segment_RTD: the open segment's normed inputs, new tokens included.
+            bank_RND: the bank that the open segment reads.
+            complete_R: the rows whose segment is complete. On the CPU.
+
+        Returns:
+            As `forward`: (R, T, D) and (R, N, D).
+        """
+        with torch.autocast(x_RTD.device.type, enabled=False):
+            read = self.read(self.query(x_RTD)[:, None], normalise(bank_RND)[:, None])
+            out_RTD = self.gate(read)[:, 0].to(x_RTD.dtype)
+        if complete_R.any():
+            parts = self.project(segment_RTD[:, None])
+            with torch.autocast(x_RTD.device.type, enabled=False):
+                _, bank_RND = self.scan(*parts, bank_RND, complete_R[:, None], None, keep=True)
+        return out_RTD, bank_RND
+
+    def query(self, x: Tensor) -> Tensor:
+        """Q = X W_Q, float32."""
+        return self.q_proj(x).float()
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The token side, for any leading shape: queries (.., D), rho (.., H) and offers x W_U (.., D), all float32."""
+        return self.query(x), self.write_gate(x), self.u_proj(x).float()
+
+    def scan(
+        self,
+        q_RSTD: Tensor,
+        rho_RSTH: Tensor,
+        u_RSTD: Tensor,
+        bank_RND: Tensor,
+        complete_RS: Tensor,
+        cut_RS: Tensor | None,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Walk the bank over the segments. Returns M^ as each segment reads it, (R, S, N, D), and the last bank."""
+        norms = []
+        segments = q_RSTD.shape[1]
+        for s in range(segments):
+            if cut_RS is not None:
+                bank_RND = _where(cut_RS[:, s], bank_RND.detach(), bank_RND)
+            norm_RND = normalise(bank_RND)
+            norms.append(norm_RND)
+            if (s < segments - 1 or keep) and complete_RS[:, s].any():
+                written_RND = self.write(bank_RND, norm_RND, q_RSTD[:, s], rho_RSTH[:, s], u_RSTD[:, s])
+                bank_RND = _where(complete_RS[:, s], written_RND, bank_RND)
+        return torch.stack(norms, 1), bank_RND
+
+    def write(self, bank_RND: Tensor, norm_RND: Tensor, q_RTD: Tensor, rho_RTH: Tensor, u_RTD: Tensor) -> Tensor:
+        """M_s from M_{s-1} and the tokens of segment s."""
+        alignment_RHTN = self.align(q_RTD, norm_RND)
+        mass_RND, offer_RND = self.offer(alignment_RHTN, rho_RTH, u_RTD)
+        return self.update(bank_RND, norm_RND, mass_RND, offer_RND)
+
+    def align(self, q_RTD: Tensor, norm_RND: Tensor) -> Tensor:
+        """A = softmax over slots (Q K^T / sqrt(E)): (R, H, T, N)."""
+        return self._scores(self._split(q_RTD), self._split(self.k_proj(norm_RND))).softmax(-1)
+
+    def offer(self, alignment_RHTN: Tensor, rho_RTH: Tensor, u_RTD: Tensor) -> tuple[Tensor, Tensor]:
+        """What the segment offers to each slot: p = 1 - exp(-m), spread over each head's columns, and C; both (R, N, D)."""
+        weight_RHTN = alignment_RHTN * rho_RTH.transpose(1, 2)[..., None]
+        m_RHN1 = weight_RHTN.sum(2)[..., None]
+        total_RHNE = weight_RHTN.transpose(2, 3) @ self._split(u_RTD)
+        offer_RHNE = total_RHNE / m_RHN1.clamp_min(1e-12)  # Without any mass p is 0, and the offer is never used.
+        mass_RHNE = -torch.expm1(-m_RHN1).expand_as(offer_RHNE)
+        return _join(mass_RHNE), _join(offer_RHNE)
+
+    def update(self, bank_RND: Tensor, norm_RND: Tensor, mass_RND: Tensor, offer_RND: Tensor) -> Tensor:
+        """Forget and write in proportion to the mass, then bring each row back to RMS 1 where it is above."""
+        both = torch.cat([offer_RND, norm_RND], -1)
+        forget_RND = (mass_RND * F.logsigmoid(self.forget_gate(both))).exp()
+        input_RND = mass_RND * self.input_gate(both).sigmoid()
+        new_RND = forget_RND * bank_RND + input_RND * offer_RND.tanh()
+        return new_RND * new_RND.square().mean(-1, keepdim=True).clamp_min(1).rsqrt()
+
+    def read(self, q_RSTD: Tensor, norm_RSND: Tensor) -> Tensor:
+        """E_mem = A V for all segments at once: (R, S, T, D). With `memory_topk` only the k best slots are in A."""
+        q_BHTE = self._split(q_RSTD.flatten(0, 1))
+        flat_BND = norm_RSND.flatten(0, 1)
+        k_BKNE, v_BKNE = self._split(self.k_proj(flat_BND)), self._split(self.v_proj(flat_BND))
+        if self.topk is None:
+            grouped = self.heads != self.key_value_heads
+            e_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BKNE, v_BKNE, enable_gqa=grouped)
+        else:
+            scores_BHTN = self._scores(q_BHTE, k_BKNE)
+            kth = scores_BHTN.topk(self.topk, -1).values[..., -1:]
+            a_BHTN = scores_BHTN.masked_fill(scores_BHTN < kth, -torch.inf).softmax(-1)
+            e_BHTE = a_BHTN @ self._per_query_head(v_BKNE)
+        return _join(e_BHTE).unflatten(0, q_RSTD.shape[:2])
+
+    def gate(self, read: Tensor) -> Tensor:
+        """g_out * E_mem."""
+        return self.output_gate(read).sigmoid() * read
+
+    def _split(self, x_RTD: Tensor) -> Tensor:
+        return x_RTD.unflatten(-1, (-1, self.width // self.heads)).transpose(1, 2)
+
+    def _per_query_head(self, x_RKNE: Tensor) -> Tensor:
+        return x_RKNE.repeat_interleave(self.heads // self.key_value_heads, dim=1)
+
+    def _scores(self, q_RHTE: Tensor, k_RKNE: Tensor) -> Tensor:
+        return q_RHTE @ self._per_query_head(k_RKNE).transpose(-1, -2) * q_RHTE.shape[-1] ** -0.5
+
+    def _zero(self) -> Tensor:
+        """0, reached from every parameter: with one segment no write is felt, but optimizers and DDP need every gradient."""
+        return torch.stack([parameter.float().sum() * 0 for parameter in self.parameters()]).sum()
+
+
+def _join(x_RHNE: Tensor) -> Tensor:
+    return x_RHNE.transpose(1, 2).flatten(-2)
+
+
+def _where(choice_R: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Row-wise choice; `choice_R` lives on the CPU, so the usual case of one answer for all rows costs nothing."""
+    if choice_R.all():
+        return yes
+    if not choice_R.any():
+        return no
+    return torch.where(choice_R.to(yes.device)[:, None, None], yes, no)

@@ -1,0 +1,373 @@
+"""The LM2 model: a Llama-like backbone whose blocks read and write a bank of memory slots.
+
+A block is written once, around the family's own attention, MLP, norm and rotary classes, and its parameters keep the family's
+names; the memory hangs beside them at `model.layers.N.memory.*`.
+
+Shape suffixes: B, L rows and columns of the call; R, S, W rows, segments and columns per segment of the layout (see
+`lm2.layout`); T segment length; D width; N slots; V vocabulary. `h` is always (R S, W, D).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.llama import modeling_llama as llama
+from transformers.models.mistral import modeling_mistral as mistral
+from transformers.models.qwen2 import modeling_qwen2 as qwen2
+from transformers.models.qwen3 import modeling_qwen3 as qwen3
+from transformers.models.smollm3 import modeling_smollm3 as smollm3
+from transformers.utils import can_return_tuple
+
+from lm2.cache import LayerState, LM2Cache
+from lm2.configuration import LM2Config
+from lm2.layout import Layout, plan
+from lm2.memory import LM2Memory, MemoryLinear
+
+
+def _no_window(config: LM2Config, layer: int) -> int | None:
+    return None
+
+
+def _every_window(config: LM2Config, layer: int) -> int | None:
+    return getattr(config, "sliding_window", None)
+
+
+def _listed_window(config: LM2Config, layer: int) -> int | None:
+    return getattr(config, "sliding_window", None) if config.layer_types[layer] == "sliding_attention" else None
+
+
+class Family(NamedTuple):
+    """The parts of a backbone family, and the sliding window of its block number `layer`."""
+
+    attention: type[nn.Module]
+    mlp: type[nn.Module]
+    norm: type[nn.Module]
+    rotary: type[nn.Module]
+    window: Callable[[LM2Config, int], int | None]
+
+
+FAMILIES = {
+    "llama": Family(llama.LlamaAttention, llama.LlamaMLP, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding, _no_window),
+    "mistral": Family(
+        mistral.MistralAttention,
+        mistral.MistralMLP,
+        mistral.MistralRMSNorm,
+        mistral.MistralRotaryEmbedding,
+        _every_window,
+    ),
+    "qwen2": Family(
+        qwen2.Qwen2Attention, qwen2.Qwen2MLP, qwen2.Qwen2RMSNorm, qwen2.Qwen2RotaryEmbedding, _listed_window
+    ),
+    "qwen3": Family(
+        qwen3.Qwen3Attention, qwen3.Qwen3MLP, qwen3.Qwen3RMSNorm, qwen3.Qwen3RotaryEmbedding, _listed_window
+    ),
+    "smollm3": Family(
+        smollm3.SmolLM3Attention,
+        smollm3.SmolLM3MLP,
+        smollm3.SmolLM3RMSNorm,
+        smollm3.SmolLM3RotaryEmbedding,
+        _listed_window,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What all blocks of one forward call share.
+
+    keep: whether the state after the call is wanted; masks: the attention mask by sliding window.
+    """
+
+    layout: Layout
+    rotary: tuple[Tensor, Tensor]
+    masks: dict[int | None, Tensor | None]
+    cut_RS: Tensor | None
+    keep: bool
+
+
+class OpenSegment:
+    """Stands in for a cache in the family's attention: puts cached and new keys together, and remembers the result."""
+
+    def __init__(self, layout: Layout, state: LayerState | None):
+        self.layout, self.state = layout, state
+        self.keys = self.values = torch.empty(0)
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.keys = self.layout.fill(keys, self.state.keys if self.state else None)
+        self.values = self.layout.fill(values, self.state.values if self.state else None)
+        return self.keys, self.values
+
+
+class LM2DecoderLayer(GradientCheckpointingLayer):
+    """One block: h + attention + gated memory read, then the MLP.
+
+    State goes in and comes out; a cache is never seen here, since a checkpointed layer would lose it.
+    """
+
+    def __init__(self, config: LM2Config, layer_idx: int):
+        super().__init__()
+        family = FAMILIES[config.base_model_type]
+        self.self_attn = family.attention(config, layer_idx)
+        self.mlp = family.mlp(config)
+        self.input_layernorm = family.norm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = family.norm(config.hidden_size, eps=config.rms_norm_eps)
+        self.memory = LM2Memory(config) if layer_idx in config.memory_indices else None
+        self.window = family.window(config, layer_idx)
+
+    def forward(self, h: Tensor, state: LayerState | None, call: Call) -> tuple[Tensor, LayerState | None]:
+        x = self.input_layernorm(h)
+        segment = OpenSegment(call.layout, state)
+        attended, _ = self.self_attn(
+            hidden_states=x,
+            position_embeddings=call.rotary,
+            attention_mask=call.masks[self.window],
+            past_key_values=segment,
+        )
+        h = h + attended
+        pending = bank_RND = None
+        if self.memory is not None:
+            read, pending, bank_RND = self._remember(self.memory, x, state, call)
+            h = h + read
+        h = h + self.mlp(self.post_attention_layernorm(h))
+        if not call.keep:
+            return h, None
+        return h, LayerState(call.layout.open(segment.keys), call.layout.open(segment.values), pending, bank_RND)
+
+    def _remember(
+        self, memory: LM2Memory, x: Tensor, state: LayerState | None, call: Call
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The gated read for each column, the open segment's inputs, and the bank after the call."""
+        layout = call.layout
+        bank_RND = memory.initial_bank(layout.rows, x.device) if state is None else state.bank
+        x_filled = layout.fill(x, state.pending if state else None)
+        if layout.is_step:
+            read, bank_RND = memory.step(x, x_filled, bank_RND, layout.complete_RS[:, 0])
+        else:
+            x_RSWD = x_filled.unflatten(0, (layout.rows, layout.segments))
+            read, bank_RND = memory(x_RSWD, bank_RND, layout.complete_RS, call.cut_RS, call.keep)
+            read = read.flatten(0, 1)
+        return read, layout.open(x_filled) if call.keep else None, bank_RND
+
+
+class LM2PreTrainedModel(PreTrainedModel):
+    """Weight initialisation and Hugging Face's flags, shared by `LM2Model` and `LM2ForCausalLM`."""
+
+    config_class = LM2Config
+    config: LM2Config
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("LM2DecoderLayer",)
+    _skip_keys_device_placement = ("past_key_values",)
+    _supports_sdpa = True
+    _is_stateful = True  # A bank cannot be rolled back, so assisted generation is refused by transformers itself.
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, MemoryLinear):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+
+class LM2Model(LM2PreTrainedModel):
+    """The backbone with its memories, without the language-model head."""
+
+    def __init__(self, config: LM2Config):
+        super().__init__(config)
+        config.check_memory()
+        family = FAMILIES[config.base_model_type]
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(LM2DecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = family.norm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = family.rotary(config=config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: LM2Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Read a batch of rows, from their start or on from a cache.
+
+        Args:
+            input_ids: (B, L), L >= 1; or `inputs_embeds`, (B, L, D).
+            attention_mask: (B, L), 1 for a real token, pads anywhere; with a cache it may also cover the cached columns.
+            position_ids: only used to find the borders of packed documents, and only without a mask and a cache; positions
+                inside a segment are always counted from the real tokens.
+            past_key_values: the state to go on from; it is updated and returned.
+            use_cache: whether to return the state; None does so exactly when one is passed.
+
+        Returns:
+            Hidden states (B, L, D), zeros at pads, and the cache.
+
+        Raises:
+            ValueError: the inputs are empty, or do not fit each other or the cache.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass exactly one of input_ids and inputs_embeds, not both and not neither")
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
+        _check_inputs(tokens, cache)
+        start = cache.count_R if cache is not None and cache.rows else None
+        layout = plan(
+            tokens.shape[:2],
+            self.config.segment_length,
+            tokens.device,
+            start,
+            attention_mask,
+            position_ids if cache is None else None,
+        )
+        h = layout.lay(self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds)
+        call = self._call(layout, h, keep=cache is not None)
+        h, states, all_hidden = self._blocks(h, call, cache, bool(output_hidden_states))
+        if cache is not None:
+            cache.record(states, layout.end_R % self.config.segment_length, tokens.shape[1])
+        out_BLD = self.norm(layout.unlay(h))
+        hidden_states = (*all_hidden, out_BLD) if output_hidden_states else None
+        return BaseModelOutputWithPast(last_hidden_state=out_BLD, past_key_values=cache, hidden_states=hidden_states)
+
+    def _call(self, layout: Layout, h: Tensor, keep: bool) -> Call:
+        needed = self.config._attn_implementation != "sdpa"
+        windows = {layer.window for layer in self.layers}
+        masks = {window: layout.mask(window, h.dtype, needed) for window in windows}
+        cut_RS = layout.cut_RS(self.config.bptt_segments) if torch.is_grad_enabled() else None
+        return Call(layout, self.rotary_emb(h, layout.position_ids), masks, cut_RS, keep)
+
+    def _blocks(
+        self, h: Tensor, call: Call, cache: LM2Cache | None, record: bool
+    ) -> tuple[Tensor, list[LayerState], list[Tensor]]:
+        old: list[LayerState | None] = list(cache.states) if cache is not None else []
+        old = old or [None] * len(self.layers)
+        states, all_hidden = [], []
+        for layer, state in zip(self.layers, old, strict=True):
+            if record:
+                all_hidden.append(call.layout.unlay(h))
+            h, state = layer(h, state, call)
+            states.append(state)
+        return h, states, all_hidden
+
+
+class LM2ForCausalLM(LM2PreTrainedModel, GenerationMixin):
+    """LM2 with a language-model head: training, scoring and `generate`."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: LM2Config):
+        super().__init__(config)
+        self.model = LM2Model(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: LM2Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: int | Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """`LM2Model.forward`, then logits and, with labels, the loss.
+
+        Args:
+            labels: (B, L), shifted once over the whole row; -100 is ignored.
+            logits_to_keep: 0 for all columns, n for the last n, or the columns' indices.
+            num_items_in_batch: what the summed loss is divided by; None divides by the number of labelled tokens.
+
+        Returns:
+            loss, and logits (B, L, V). In training mode with labels the head runs on labelled positions only and logits is
+            None: with long inputs and few labels the logits would be most of the memory.
+
+        Raises:
+            ValueError: as `LM2Model.forward`.
+        """
+        out = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+        )
+        loss = logits = None
+        if labels is not None:
+            loss = self._loss(out.last_hidden_state, labels, num_items_in_batch)
+        if labels is None or not self.training:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(out.last_hidden_state[:, kept])
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=out.past_key_values, hidden_states=out.hidden_states
+        )
+
+    def _loss(self, h_BLD: Tensor, labels_BL: Tensor, num_items: int | Tensor | None) -> Tensor:
+        target_BL = labels_BL[:, 1:].to(h_BLD.device)
+        labelled = target_BL != -100
+        logits = self.lm_head(h_BLD[:, :-1][labelled]).float()
+        total = F.cross_entropy(logits, target_BL[labelled], reduction="sum")
+        return total / (labelled.sum().clamp_min(1) if num_items is None else num_items)
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """`generate` makes no cache of its own; the first forward makes an `LM2Cache`."""
+        return False
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = LM2Cache(self.config)
+
+    def _prepare_attention_mask_for_generation(
+        self, inputs_tensor: Tensor, generation_config: Any, model_kwargs: dict[str, Any]
+    ) -> Tensor:
+        """Without a mask from the caller, ids given with a cache are new tokens only: the mask then covers both."""
+        mask = super()._prepare_attention_mask_for_generation(inputs_tensor, generation_config, model_kwargs)
+        cache = model_kwargs.get("past_key_values")
+        return mask if cache is None else F.pad(mask, (cache.get_seq_length(), 0), value=1)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if next_sequence_length is not None and next_sequence_length < 1:
+            cached = input_ids.shape[1] - next_sequence_length
+            raise ValueError(
+                f"with a mask as long as input_ids these are the whole text, and of its {input_ids.shape[1]} tokens the cache "
+                f"already holds {cached}: pass at least one more token, or only the new tokens and no mask"
+            )
+        return super().prepare_inputs_for_generation(input_ids, next_sequence_length=next_sequence_length, **kwargs)
+
+
+def _check_inputs(tokens: Tensor, cache: LM2Cache | None) -> None:
+    if tokens.shape[0] < 1 or tokens.shape[1] < 1:
+        raise ValueError(f"the input is empty (its shape is {tuple(tokens.shape[:2])}): pass at least one token")
+    if cache is not None and not isinstance(cache, LM2Cache):
+        raise ValueError(
+            f"past_key_values must be an LM2Cache, and it is a {type(cache).__name__}: make one with LM2Cache(config)"
+        )
+    if cache is not None and cache.rows and cache.rows != tokens.shape[0]:
+        raise ValueError(
+            f"the cache has {cache.rows} rows and the input has {tokens.shape[0]}: use cache.select(...) or cache.repeat(...) "
+            "to bring them together"
+        )
