@@ -1,4 +1,4 @@
-"""`LM2Cache`: everything a model remembers of the rows it has read, as a value that can be copied, cut, joined, saved and sent.
+"""`LM2Cache`: all that a model remembers of the rows it has read, as a value to copy, select, save and load.
 
 Shape suffixes: R rows, K key/value heads, T segment length, E head width, D width, N slots.
 """
@@ -7,17 +7,20 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import Cache
 
 from lm2.configuration import LM2Config
 from lm2.files import replacing
 from lm2.memory import initial_bank
+
+if TYPE_CHECKING:
+    from lm2.modeling import LM2PreTrainedModel
 
 SCHEMA = 1
 
@@ -36,6 +39,8 @@ _NOT_IDENTITY = (
     "use_cache",
 )
 
+_SHAPE = ("num_hidden_layers", "hidden_size", "num_key_value_heads", "segment_length", "memory_slots", "memory_indices")
+
 
 class LayerState(NamedTuple):
     """One block's state. Tensors are replaced, never changed in place, so states can share them.
@@ -51,16 +56,18 @@ class LayerState(NamedTuple):
     bank: Tensor | None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "LayerState":
-        return LayerState(*(None if tensor is None else change(tensor) for tensor in self))
+        pending = None if self.pending is None else change(self.pending)
+        bank = None if self.bank is None else change(self.bank)
+        return LayerState(change(self.keys), change(self.values), pending, bank)
 
 
 class LM2Cache(Cache):
-    """The state of a batch of rows: per block the open segment and the bank, and how many tokens each row's segment holds.
+    """The state of a batch of rows: per block the open segment and the bank, and the segments' token counts.
 
-    `LM2ForCausalLM.forward` updates the cache it is given and returns the same object, as in Hugging Face; its tensors are
-    replaced, never changed in place, so `copy()` is a fork that costs nothing. `copy`, `select`, `repeat`, `detach` and `to`
-    return a new cache; `reset` and the methods that Hugging Face names (`reorder_cache`, `batch_repeat_interleave`,
-    `batch_select_indices`, `crop`) change this one. All of them move the banks.
+    `LM2ForCausalLM.forward` updates the cache it is given and returns the same object, as in Hugging Face; its
+    tensors are replaced, never changed in place, so `copy()` is a fork that costs nothing. `copy`, `select`,
+    `repeat`, `detach` and `to` return a new cache; `reset` and the methods that Hugging Face names (`reorder_cache`,
+    `batch_repeat_interleave`, `batch_select_indices`, `crop`) change this one. All of them move the banks.
 
     Attributes:
         states: one `LayerState` per block, or an empty list before the first call.
@@ -86,6 +93,24 @@ class LM2Cache(Cache):
         """Rows of the batch; 0 before the first call."""
         return len(self.count_R)
 
+    def check_fits(self, config: LM2Config, rows: int) -> None:
+        """Check that a model of `config` can go on from here with an input of `rows` rows.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        for name in _SHAPE:
+            if (own := getattr(self.config, name)) != (asked := getattr(config, name)):
+                raise ValueError(
+                    f"the cache belongs to another model: its {name} is {own} and this model's is {asked}; make one with "
+                    "LM2Cache(model.config)"
+                )
+        if self.rows and self.rows != rows:
+            raise ValueError(
+                f"the cache has {self.rows} rows and the input has {rows}: use cache.select(...) or cache.repeat(...) to "
+                "bring them together"
+            )
+
     def record(self, states: Sequence[LayerState], count_R: Tensor, columns: int) -> None:
         """Take over what a forward call ends with."""
         self.states, self.count_R = list(states), count_R
@@ -107,7 +132,7 @@ class LM2Cache(Cache):
         return self._with(lambda tensor: tensor.index_select(0, index.to(tensor.device)), self.count_R[index])
 
     def repeat(self, times: int) -> "LM2Cache":
-        """Each row `times` times, copies of a row next to each other, as `generate` orders returned sequences and beams."""
+        """Each row `times` times, copies next to each other: the order of returned sequences and beams."""
         return self.select(torch.arange(self.rows).repeat_interleave(times))
 
     def detach(self) -> "LM2Cache":
@@ -156,7 +181,7 @@ class LM2Cache(Cache):
         """
         if tokens_to_remove:
             raise ValueError(
-                f"an LM2 cache cannot be cropped by {tokens_to_remove} tokens, since what a bank has read cannot be removed: "
+                f"an LM2 cache cannot be cropped by {tokens_to_remove} tokens, since what a bank has read stays in it: "
                 "keep a copy() from before and go on from there"
             )
 
@@ -182,7 +207,7 @@ class LM2Cache(Cache):
 
     # Disk.
 
-    def save(self, path: str | Path, model: PreTrainedModel) -> None:
+    def save(self, path: str | Path, model: "LM2PreTrainedModel") -> None:
         """Write the state to a safetensors file, whole or not at all.
 
         Args:
@@ -207,7 +232,7 @@ class LM2Cache(Cache):
                 raise OSError(f"the cache was not written to {path}: {error}; no partial file was left") from error
 
     @classmethod
-    def load(cls, path: str | Path, model: PreTrainedModel) -> "LM2Cache":
+    def load(cls, path: str | Path, model: "LM2PreTrainedModel") -> "LM2Cache":
         """Read a saved state for `model`, onto its device.
 
         Raises:
@@ -226,7 +251,12 @@ class LM2Cache(Cache):
         cache = cls(model.config)
         count_R = tensors.pop("count").cpu()
         layers = 1 + max((int(name.split(".")[0]) for name in tensors), default=-1)
-        states = [LayerState(*(tensors.get(f"{i}.{name}") for name in LayerState._fields)) for i in range(layers)]
+        states = [
+            LayerState(
+                tensors[f"{i}.keys"], tensors[f"{i}.values"], tensors.get(f"{i}.pending"), tensors.get(f"{i}.bank")
+            )
+            for i in range(layers)
+        ]
         cache.record(states, count_R, int(header["seen"]))
         return cache
 
@@ -240,7 +270,7 @@ class LM2Cache(Cache):
 
     def _row_index(self, rows: Sequence[int] | Tensor) -> Tensor:
         index = torch.as_tensor(rows, dtype=torch.long).cpu().reshape(-1)
-        if index.numel() and not (0 <= int(index.min()) and int(index.max()) < self.rows):
+        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= self.rows):
             raise ValueError(
                 f"the cache has {self.rows} rows, and rows {index.tolist()} were named: name rows from 0 on"
             )
@@ -254,7 +284,7 @@ class LM2Cache(Cache):
         return state._replace(bank=torch.where(chosen_R11, start_ND, state.bank))
 
 
-def fingerprint(model: PreTrainedModel) -> str:
+def fingerprint(model: "LM2PreTrainedModel") -> str:
     """SHA-256 over what the model computes: the configuration's identity fields and every weight, bit for bit."""
     fields = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_IDENTITY}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
@@ -268,17 +298,18 @@ def _named(state: LayerState) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in state._asdict().items() if tensor is not None]
 
 
-def _check_header(path: str | Path, header: dict[str, str], model: PreTrainedModel) -> None:
+def _check_header(path: str | Path, header: dict[str, str], model: "LM2PreTrainedModel") -> None:
     if header.get("format") != "lm2-cache":
         raise ValueError(
             f"{path} is not an LM2 cache file (its format is {header.get('format')}): pass a file that save() made"
         )
     if int(header["schema"]) > SCHEMA:
         raise ValueError(
-            f"{path} has cache schema {header['schema']} and this version reads up to {SCHEMA}: update lm2, or save it again"
+            f"{path} has cache schema {header['schema']} and this version reads up to {SCHEMA}: "
+            "update lm2, or save it again"
         )
     if header["fingerprint"] != (own := fingerprint(model)):
         raise ValueError(
-            f"{path} belongs to another model (fingerprint {header['fingerprint'][:12]}, this model's is {own[:12]}): load the "
-            "model that made it, weights and configuration unchanged"
+            f"{path} belongs to another model (fingerprint {header['fingerprint'][:12]}, this model's is {own[:12]}): "
+            "load the model that made it, weights and configuration unchanged"
         )

@@ -99,8 +99,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 class LM2Config(PreTrainedConfig):
     """Configuration of `LM2Model` and `LM2ForCausalLM`.
 
-    The fields of the backbone family (`hidden_size`, `num_hidden_layers`, `rope_parameters`, ...) stand at the top level
-    under their own names, with the family's own defaults and checks.
+    The fields of the backbone family (`hidden_size`, `num_hidden_layers`, `rope_parameters`, ...) stand at the top
+    level under their own names, with the family's own defaults and checks.
 
     Args:
         base_model_type: the backbone family: llama, mistral, qwen2, qwen3 or smollm3.
@@ -200,14 +200,14 @@ class LM2Config(PreTrainedConfig):
             )
         if self.bptt_segments is not None and self.bptt_segments < 2:
             raise ValueError(
-                f"bptt_segments must be 2 or more, and it is {self.bptt_segments}: a write is first felt one segment later, so "
-                "with fewer the write would never learn; use 2 or more, or None for no cut"
+                f"bptt_segments must be 2 or more, and it is {self.bptt_segments}: a write is first felt one segment "
+                "later, so with fewer the write would never learn; use 2 or more, or None for no cut"
             )
         outside = [index for index in self.memory_layers or [] if not 0 <= index < self.num_hidden_layers]
         if outside:
             raise ValueError(
-                f"memory_layers must lie between 0 and {self.num_hidden_layers - 1} (the model has {self.num_hidden_layers} "
-                f"blocks), and it names {outside}: remove or change these"
+                f"memory_layers must lie between 0 and {self.num_hidden_layers - 1} (the model has "
+                f"{self.num_hidden_layers} blocks), and it names {outside}: remove or change these"
             )
 
 
@@ -219,6 +219,6 @@ def _require_positive(name: str, value: int) -> None:
 def _require_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
     if whole % part:
         raise ValueError(
-            f"{whole_name} must be divisible by {part_name}, and {whole} is not divisible by {part}: choose {part_name} "
-            f"among {', '.join(str(n) for n in range(1, min(whole, 64) + 1) if whole % n == 0)}"
+            f"{whole_name} must be divisible by {part_name}, and {whole} is not divisible by {part}: choose "
+            f"{part_name} among {', '.join(str(n) for n in range(1, min(whole, 64) + 1) if whole % n == 0)}"
         )

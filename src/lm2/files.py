@@ -1,14 +1,14 @@
 """Files that appear whole or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the name `path` when the block ends well, and is removed when it does not.
+def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
+    """A path beside `path` to write to: renamed to `path` when the block ends well, removed when it does not.
 
     Raises:
         OSError: the folder is missing or the disk is full; no partial file stays.

@@ -1,14 +1,14 @@
 """Where each token of a call sits: ragged rows, padding and packed documents, laid out by one rule.
 
-Every row's real tokens are laid left-aligned after the tokens of its open segment that are already cached, so that column j is
-position j counted from the start of the open segment; then the columns fold into segments of T. So padding on any side, and
-any cut of a text into calls, is the same input to the blocks.
+Every row's real tokens are laid left-aligned after the tokens of its open segment that are already cached, so that
+column j is position j counted from the start of the open segment; then the columns fold into segments of T. So
+padding on any side, and any cut of a text into calls, is the same input to the blocks.
 
-Shape suffixes: B, L rows and columns of the call; R rows of the layout (B, or the number of packed documents); S segments;
-W columns of a segment; C = S W; T segment length; D features.
+Shape suffixes: B, L rows and columns of the call; R rows of the layout (B, or the number of packed documents); S
+segments; W columns of a segment; C = S W; T segment length; D features.
 
-Two forms. *Fold*: (R, C) becomes (R S, W), and self-attention sees S R rows at once. *Step*, when no row passes its segment's
-end and some tokens are cached: only the new tokens are queries, against the buffer of T keys.
+Two forms. *Fold*: (R, C) becomes (R S, W), and self-attention sees S R rows at once. *Step*, when no row passes its
+segment's end and some tokens are cached: only the new tokens are queries, against the buffer of T keys.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ from torch.nn import functional as F
 class Layout:
     """One call's layout. `start_R` and `length_R` live on the CPU: which kernels run depends on them.
 
-    start_R: tokens of the open segment that are cached; length_R: real tokens of this call; row_BL, rank_BL: each token's row
-    of the layout and its rank among that row's real tokens, None when the call's rows are full; real_BL: False for a pad.
+    start_R: tokens of the open segment that are cached; length_R: real tokens of this call; row_BL, rank_BL: each
+    token's row of the layout and its rank among that row's real tokens, None when the call's rows are full; real_BL:
+    False for a pad.
     """
 
     shape: tuple[int, int]
@@ -64,7 +65,7 @@ class Layout:
         return self.end_R[:, None] >= (torch.arange(self.segments) + 1) * self.segment_length
 
     def cut_RS(self, bptt_segments: int | None) -> Tensor | None:
-        """Before which segments the bank is detached: s with (S - s) a multiple of n and 0 < s < S, S counted per row (CPU)."""
+        """Before which s the bank is detached: S - s a multiple of n, 0 < s < S, with each row's own S (CPU)."""
         if bptt_segments is None or self.segments <= bptt_segments:
             return None
         s = torch.arange(self.segments)
@@ -97,7 +98,7 @@ class Layout:
         return target_BL if self.real_BL is None else target_BL.where(self.real_BL, self.rows * columns)
 
     def lay(self, x_BLD: Tensor) -> Tensor:
-        """From the caller's order to (R S, W, D). Columns without a token repeat the first token, and nobody looks at them."""
+        """From the caller's order to (R S, W, D). Columns without a token hold some token that nobody looks at."""
         columns = self.segments * self.width
         if self.target_BL is None:
             x_RCD = F.pad(x_BLD, (0, 0, 0, columns - self.shape[1]))
@@ -134,7 +135,7 @@ class Layout:
         return torch.cat([first[:, None], new[:, 1:]], 1).flatten(0, 1)
 
     def open(self, filled: Tensor) -> Tensor:
-        """The columns of each row's open segment after this call: (R, .., T, F), with anything beyond the row's count."""
+        """Each row's open segment after this call, (R, .., T, F); beyond the row's count it holds anything."""
         if self.is_step:
             return filled
         filled = F.pad(filled, (0, 0, 0, self.segment_length - self.width)).unflatten(0, (self.rows, self.segments))
@@ -169,8 +170,8 @@ def plan(
         shape: (B, L) of the call.
         start_B: tokens of each row's open segment that are cached; None starts afresh.
         attention_mask: (B, L or more), 1 for a real token; the last L columns count, the ones before are the cache's.
-        position_ids: only looked at without a mask and without a cache, for borders of packed documents: there the positions
-            do not rise by one.
+        position_ids: only looked at without a mask and without a cache, for borders of packed documents: there the
+            positions do not rise by one.
 
     Raises:
         ValueError: the mask's shape does not fit.
@@ -184,8 +185,8 @@ def plan(
     if attention_mask is not None:
         if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
             raise ValueError(
-                f"attention_mask must be of shape ({batch}, {length}) or longer by the cached tokens, and it is of shape "
-                f"{tuple(attention_mask.shape)}: pass one number per token, 1 for a real one"
+                f"attention_mask must be of shape ({batch}, {length}) or longer by the cached tokens, and it is of "
+                f"shape {tuple(attention_mask.shape)}: pass one number per token, 1 for a real one"
             )
         real_BL = attention_mask[:, -length:].to(device=device, dtype=torch.bool)
         if not real_BL.all():

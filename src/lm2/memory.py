@@ -3,9 +3,9 @@
 Shape suffixes: R rows, S segments, T tokens of a segment (or any number of tokens that read), N slots, D width of the
 block, H memory heads, E width of a head (D = H E). A bank is (R, N, D) and float32, always.
 
-The computation has two halves. The token side (`project`) is one product over all segments. The bank side is float32 under
-autocast and with bfloat16 weights: the largest bfloat16 below 1 is 0.996, and 0.996^256 = 0.37, so a rounded forget gate
-forgets.
+The computation has two halves. The token side (`project`) is one product over all segments. The bank side is float32
+under autocast and with bfloat16 weights: the largest bfloat16 below 1 is 0.996, and 0.996^256 = 0.37, so a rounded
+forget gate forgets.
 """
 
 import torch
@@ -86,8 +86,8 @@ class OutputGate(Float32Linear):
 class WriteGate(Float32Linear):
     """rho: whether a token is worth writing, per head, with true zeros and ones.
 
-    rho = clip(1.2 sigmoid(x W_rho + b) - 0.1, 0, 1). Its gradient is that of the unclipped function everywhere, or a token
-    that is dropped once could never come back.
+    rho = clip(1.2 sigmoid(x W_rho + b) - 0.1, 0, 1). Its gradient is that of the unclipped function everywhere, or a
+    token that is dropped once could never come back.
     """
 
     def __init__(self, width: int, heads: int):
@@ -227,7 +227,7 @@ class LM2Memory(nn.Module):
         return self._scores(self._split(q_RTD), self._split(self.k_proj(norm_RND))).softmax(-1)
 
     def offer(self, alignment_RHTN: Tensor, rho_RTH: Tensor, u_RTD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the segment offers to each slot: p = 1 - exp(-m), spread over each head's columns, and C; both (R, N, D)."""
+        """What the segment offers to each slot: p = 1 - exp(-m), spread over the heads' columns, and C."""
         weight_RHTN = alignment_RHTN * rho_RTH.transpose(1, 2)[..., None]
         m_RHN1 = weight_RHTN.sum(2)[..., None]
         total_RHNE = weight_RHTN.transpose(2, 3) @ self._split(u_RTD)
@@ -272,7 +272,7 @@ class LM2Memory(nn.Module):
         return q_RHTE @ self._per_query_head(k_RKNE).transpose(-1, -2) * q_RHTE.shape[-1] ** -0.5
 
     def _zero(self) -> Tensor:
-        """0, reached from every parameter: with one segment no write is felt, but optimizers and DDP need every gradient."""
+        """0, reached from every parameter: one segment feels no write, but optimizers and DDP need each gradient."""
         return torch.stack([parameter.float().sum() * 0 for parameter in self.parameters()]).sum()
 
 

@@ -1,7 +1,7 @@
 """The LM2 model: a Llama-like backbone whose blocks read and write a bank of memory slots.
 
-A block is written once, around the family's own attention, MLP, norm and rotary classes, and its parameters keep the family's
-names; the memory hangs beside them at `model.layers.N.memory.*`.
+A block is written once, around the family's own attention, MLP, norm and rotary classes, and its parameters keep the
+family's names; the memory hangs beside them at `model.layers.N.memory.*`.
 
 Shape suffixes: B, L rows and columns of the call; R, S, W rows, segments and columns per segment of the layout (see
 `lm2.layout`); T segment length; D width; N slots; V vocabulary. `h` is always (R S, W, D).
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llama import modeling_llama as llama
@@ -26,6 +26,7 @@ from transformers.utils import can_return_tuple
 
 from lm2.cache import LayerState, LM2Cache
 from lm2.configuration import LM2Config
+from lm2.generation import LM2GenerationMixin
 from lm2.layout import Layout, plan
 from lm2.memory import LM2Memory, MemoryLinear
 
@@ -146,6 +147,7 @@ class LM2DecoderLayer(GradientCheckpointingLayer):
         layout = call.layout
         bank_RND = memory.initial_bank(layout.rows, x.device) if state is None else state.bank
         x_filled = layout.fill(x, state.pending if state else None)
+        assert bank_RND is not None
         if layout.is_step:
             read, bank_RND = memory.step(x, x_filled, bank_RND, layout.complete_RS[:, 0])
         else:
@@ -162,8 +164,8 @@ class LM2PreTrainedModel(PreTrainedModel):
     config: LM2Config
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("LM2DecoderLayer",)
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules = ["LM2DecoderLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
     _is_stateful = True  # A bank cannot be rolled back, so assisted generation is refused by transformers itself.
 
@@ -184,6 +186,7 @@ class LM2Model(LM2PreTrainedModel):
         family = FAMILIES[config.base_model_type]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(LM2DecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.windows = {family.window(config, i) for i in range(config.num_hidden_layers)}
         self.norm = family.norm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = family.rotary(config=config)
         self.gradient_checkpointing = False
@@ -205,9 +208,10 @@ class LM2Model(LM2PreTrainedModel):
 
         Args:
             input_ids: (B, L), L >= 1; or `inputs_embeds`, (B, L, D).
-            attention_mask: (B, L), 1 for a real token, pads anywhere; with a cache it may also cover the cached columns.
-            position_ids: only used to find the borders of packed documents, and only without a mask and a cache; positions
-                inside a segment are always counted from the real tokens.
+            attention_mask: (B, L), 1 for a real token, pads anywhere; with a cache it may also cover the cached
+                columns.
+            position_ids: only used to find the borders of packed documents, and only without a mask and a cache;
+                positions inside a segment are always counted from the real tokens.
             past_key_values: the state to go on from; it is updated and returned.
             use_cache: whether to return the state; None does so exactly when one is passed.
 
@@ -219,31 +223,30 @@ class LM2Model(LM2PreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds, not both and not neither")
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
-        _check_inputs(tokens, cache)
+        _check_inputs(embeds, cache, self.config)
         start = cache.count_R if cache is not None and cache.rows else None
         layout = plan(
-            tokens.shape[:2],
+            (embeds.shape[0], embeds.shape[1]),
             self.config.segment_length,
-            tokens.device,
+            embeds.device,
             start,
             attention_mask,
             position_ids if cache is None else None,
         )
-        h = layout.lay(self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds)
+        h = layout.lay(embeds)
         call = self._call(layout, h, keep=cache is not None)
         h, states, all_hidden = self._blocks(h, call, cache, bool(output_hidden_states))
         if cache is not None:
-            cache.record(states, layout.end_R % self.config.segment_length, tokens.shape[1])
+            cache.record(states, layout.end_R % self.config.segment_length, embeds.shape[1])
         out_BLD = self.norm(layout.unlay(h))
         hidden_states = (*all_hidden, out_BLD) if output_hidden_states else None
         return BaseModelOutputWithPast(last_hidden_state=out_BLD, past_key_values=cache, hidden_states=hidden_states)
 
     def _call(self, layout: Layout, h: Tensor, keep: bool) -> Call:
         needed = self.config._attn_implementation != "sdpa"
-        windows = {layer.window for layer in self.layers}
-        masks = {window: layout.mask(window, h.dtype, needed) for window in windows}
+        masks = {window: layout.mask(window, h.dtype, needed) for window in self.windows}
         cut_RS = layout.cut_RS(self.config.bptt_segments) if torch.is_grad_enabled() else None
         return Call(layout, self.rotary_emb(h, layout.position_ids), masks, cut_RS, keep)
 
@@ -261,7 +264,7 @@ class LM2Model(LM2PreTrainedModel):
         return h, states, all_hidden
 
 
-class LM2ForCausalLM(LM2PreTrainedModel, GenerationMixin):
+class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
     """LM2 with a language-model head: training, scoring and `generate`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
@@ -297,8 +300,8 @@ class LM2ForCausalLM(LM2PreTrainedModel, GenerationMixin):
             num_items_in_batch: what the summed loss is divided by; None divides by the number of labelled tokens.
 
         Returns:
-            loss, and logits (B, L, V). In training mode with labels the head runs on labelled positions only and logits is
-            None: with long inputs and few labels the logits would be most of the memory.
+            loss, and logits (B, L, V). In training mode with labels the head runs on labelled positions only and
+            logits is None: with long inputs and few labels the logits would be most of the memory.
 
         Raises:
             ValueError: as `LM2Model.forward`.
@@ -329,45 +332,14 @@ class LM2ForCausalLM(LM2PreTrainedModel, GenerationMixin):
         total = F.cross_entropy(logits, target_BL[labelled], reduction="sum")
         return total / (labelled.sum().clamp_min(1) if num_items is None else num_items)
 
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """`generate` makes no cache of its own; the first forward makes an `LM2Cache`."""
-        return False
 
-    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any) -> None:
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = LM2Cache(self.config)
-
-    def _prepare_attention_mask_for_generation(
-        self, inputs_tensor: Tensor, generation_config: Any, model_kwargs: dict[str, Any]
-    ) -> Tensor:
-        """Without a mask from the caller, ids given with a cache are new tokens only: the mask then covers both."""
-        mask = super()._prepare_attention_mask_for_generation(inputs_tensor, generation_config, model_kwargs)
-        cache = model_kwargs.get("past_key_values")
-        return mask if cache is None else F.pad(mask, (cache.get_seq_length(), 0), value=1)
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        if next_sequence_length is not None and next_sequence_length < 1:
-            cached = input_ids.shape[1] - next_sequence_length
-            raise ValueError(
-                f"with a mask as long as input_ids these are the whole text, and of its {input_ids.shape[1]} tokens the cache "
-                f"already holds {cached}: pass at least one more token, or only the new tokens and no mask"
-            )
-        return super().prepare_inputs_for_generation(input_ids, next_sequence_length=next_sequence_length, **kwargs)
-
-
-def _check_inputs(tokens: Tensor, cache: LM2Cache | None) -> None:
-    if tokens.shape[0] < 1 or tokens.shape[1] < 1:
-        raise ValueError(f"the input is empty (its shape is {tuple(tokens.shape[:2])}): pass at least one token")
+def _check_inputs(embeds_BLD: Tensor, cache: LM2Cache | None, config: LM2Config) -> None:
+    rows, length = embeds_BLD.shape[:2]
+    if rows < 1 or length < 1:
+        raise ValueError(f"the input is empty (it has {rows} rows of {length} tokens): pass at least one token")
     if cache is not None and not isinstance(cache, LM2Cache):
         raise ValueError(
             f"past_key_values must be an LM2Cache, and it is a {type(cache).__name__}: make one with LM2Cache(config)"
         )
-    if cache is not None and cache.rows and cache.rows != tokens.shape[0]:
-        raise ValueError(
-            f"the cache has {cache.rows} rows and the input has {tokens.shape[0]}: use cache.select(...) or cache.repeat(...) "
-            "to bring them together"
-        )
+    if cache is not None:
+        cache.check_fits(config, rows)

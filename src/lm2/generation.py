@@ -1,0 +1,46 @@
+"""What `generate` needs to know about an `LM2Cache`: three hooks around Hugging Face's own methods."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import GenerationConfig, GenerationMixin
+
+from lm2.cache import LM2Cache
+from lm2.configuration import LM2Config
+
+
+class LM2GenerationMixin(GenerationMixin):
+    """`generate` for LM2.
+
+    With `past_key_values=cache` and no mask, `input_ids` are new tokens only. With a mask as long as `input_ids`, these
+    are the whole text, and the part that the cache holds is skipped, as in Hugging Face.
+    """
+
+    config: LM2Config
+
+    def _prepare_cache_for_generation(  # ty: ignore
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = LM2Cache(self.config)
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # ty: ignore
+
+    def _prepare_attention_mask_for_generation(  # ty: ignore
+        self, inputs_tensor: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
+    ) -> Tensor:
+        """Only called without a mask from the caller. It then covers the cache too, which says that the ids are new."""
+        mask = super()._prepare_attention_mask_for_generation(inputs_tensor, generation_config, model_kwargs)
+        cache = model_kwargs.get("past_key_values")
+        return mask if cache is None else F.pad(mask, (cache.get_seq_length(), 0), value=1)
+
+    def prepare_inputs_for_generation(  # ty: ignore
+        self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        length = input_ids.shape[1]
+        if next_sequence_length is not None and next_sequence_length < 1:
+            raise ValueError(
+                f"with a mask as long as input_ids these are the whole text, and of its {length} tokens the cache "
+                f"already holds {length - next_sequence_length}: add at least one token, or pass only new tokens and no mask"
+            )
+        return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)  # ty: ignore
