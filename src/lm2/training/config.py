@@ -1,0 +1,185 @@
+"""What a training run is: plain values, checked when they are put together.
+
+* The batch of a step is a function of (seed, step, row index, number of segments), so resuming needs no loader state,
+  and any split of the rows into passes and processes trains on the same rows.
+* The curriculum is a list of stages; the step decides the stage and draws the number of segments within it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+VOLATILE = frozenset(
+    {"output_dir", "log_every", "save_every", "keep_checkpoints", "report_to", "evaluation", "evaluation_every"}
+    | {"data_workers"}
+)
+"""Fields of a run that may change between a checkpoint and its continuation, because no weight depends on them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Steps that draw their length from the same set.
+
+    Raises:
+        ValueError: a count below 1.
+    """
+
+    steps: int
+    """Optimiser steps"""
+    segments: tuple[int, ...] = (1,)
+    """Numbers of segments; each step draws one, all its rows have that length"""
+    rows: int = 32
+    """Rows of one optimiser step, over all passes and processes"""
+
+    def __post_init__(self):
+        if self.steps < 1 or self.rows < 1 or not self.segments or min(self.segments) < 1:
+            raise ValueError(
+                "A stage needs at least one step, one row and one number of segments, each 1 or more; got "
+                f"steps={self.steps}, rows={self.rows}, segments={self.segments}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchRequest:
+    """Which rows are wanted. A row may depend on nothing but `seed`, `step`, its index in `rows` and `segments`."""
+
+    seed: int
+    step: int
+    rows: range
+    segments: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A training run.
+
+    Raises:
+        ValueError: no stage, a number out of range, or an evaluation without its interval.
+    """
+
+    model: Callable[[], PreTrainedModel]
+    """Builds the model; called after seeding"""
+    make_batch: Callable[[BatchRequest], dict[str, Tensor]]
+    """Makes the rows of a request: input_ids, labels and, if rows are padded, attention_mask"""
+    stages: tuple[Stage, ...]
+    """The curriculum, in order"""
+    output_dir: Path
+    """Folder for checkpoints, lm2_run.json and log.jsonl"""
+    seed: int = 0
+    """Seed of the weights, of the data and of the drawn lengths"""
+    learning_rate: float = 1e-3
+    """Peak learning rate"""
+    memory_learning_rate_factor: float = 1.0
+    """The memory's learning rate is this times the others'"""
+    weight_decay: float = 0.01
+    """Of matrices; norms, biases, gates and initial memories have none"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's averaging of the gradient and of its square"""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them"""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning rate after the warm-up"""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from 0"""
+    accumulation: int = 1
+    """Passes per optimiser step"""
+    bf16: bool = False
+    """Mixed precision in bfloat16"""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory"""
+    fsdp: bool = False
+    """Shard the model over the processes that torchrun started (GPUs only)"""
+    log_every: int = 10
+    """Steps between lines of log.jsonl"""
+    save_every: int = 500
+    """Steps between checkpoints; the last step is always saved"""
+    keep_checkpoints: int = 2
+    """Older checkpoints are removed"""
+    report_to: tuple[str, ...] = ("tensorboard",)
+    """Trackers beside log.jsonl; empty for none"""
+    training_forward: Callable[[Any, dict[str, Any], int], Any] | None = None
+    """Replaces model(**batch); takes model, batch and step and returns an output with a loss"""
+    evaluation: Callable[[Any, int], Mapping[str, float]] | None = None
+    """Measures the model at a step; its numbers go to the log. It leaves no trace in training"""
+    evaluation_every: int | None = None
+    """Steps between evaluations; the last step is always evaluated"""
+    data_workers: int = 0
+    """Processes that make batches ahead of time"""
+
+    def __post_init__(self):
+        for name in ("accumulation", "log_every", "save_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("learning_rate", "memory_learning_rate_factor", "weight_decay", "max_grad_norm", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if not self.stages:
+            raise ValueError("stages is empty, so the run has 0 steps: give at least one Stage.")
+        if (self.evaluation is None) != (self.evaluation_every is None):
+            raise ValueError(
+                "evaluation and evaluation_every go together, got "
+                f"{_plain(self.evaluation)} and {self.evaluation_every}: set both or neither."
+            )
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps must be below the run's steps, got {self.warmup_steps} of {self.steps}: shorten the "
+                "warm-up or lengthen a stage."
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that a step (counted from 0) belongs to; the last one beyond the end."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
+    def segments_at(self, step: int) -> int:
+        """The number of segments that a step draws, uniformly from its stage."""
+        return random.Random(f"{self.seed}/{step}").choice(self.stage_at(step).segments)
+
+    def describe(self) -> dict[str, Any]:
+        """The run as JSON values: functions by their name, with the arguments bound to them."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What in two descriptions of runs would change the weights, one text per field."""
+    names = sorted((saved.keys() | now.keys()) - VOLATILE)
+    return [f"{n}: {saved.get(n)} then, {now.get(n)} now" for n in names if saved.get(n) != now.get(n)]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, PreTrainedConfig):
+        return _plain(value.to_diff_dict())
+    if isinstance(value, partial):
+        return {"function": _plain(value.func), "arguments": _plain(value.args), **_plain(value.keywords)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"class": _name(type(value)), **fields}
+    return _name(value) if hasattr(value, "__qualname__") else _name(type(value))
+
+
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"

@@ -1,0 +1,288 @@
+"""The Hugging Face Trainer with the few things it lacks here.
+
+* Rows by arithmetic: the batch of a pass is a function of its number, so a resumed run reads the very next rows.
+* AdamW groups: no weight decay on norms, biases, gates and initial memories; the memory has its own learning rate.
+* Checkpoints are written beside and renamed, and hold `lm2_run.json`; a run with other settings does not resume them.
+* After construction it checks that the parallelism that was asked for is real (Accelerate drops FSDP on CPUs silently).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from lm2.files import replacing
+from lm2.training.callbacks import Evaluations, JsonlLog, ProgressBar
+from lm2.training.config import BatchRequest, RunConfig, differences
+
+RUN_FILE = "lm2_run.json"
+LOG_FILE = "log.jsonl"
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+UNDECAYED_OWNERS = ("Norm", "Gate", "MemoryTokens")
+
+
+def train(run: RunConfig, *, resume: bool = False) -> LM2Trainer:
+    """Do a run, from its last checkpoint if `resume` and there is one. The trained model is `.model` of the result.
+
+    Raises:
+        ValueError: the folder holds a checkpoint and `resume` is False, or its checkpoint is of another run.
+    """
+    checkpoint = get_last_checkpoint(str(run.output_dir)) if run.output_dir.is_dir() else None
+    if checkpoint is not None and not resume:
+        raise ValueError(
+            f"{run.output_dir} already holds {Path(checkpoint).name}: resume it, or choose another output_dir."
+        )
+    if checkpoint is not None:
+        _check_same_run(Path(checkpoint), run)
+    torch.manual_seed(run.seed)
+    trainer = LM2Trainer(run, run.model())
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
+
+
+class LM2Trainer(Trainer):
+    """Trains any causal language model on a `RunConfig`.
+
+    `training_forward(model, batch, step)` makes the output with the loss of one pass; override it, or give one to the
+    run, to train on other states than a fresh row's.
+
+    Raises:
+        ValueError: rows that do not divide into passes and processes, or parallelism that cannot be had.
+    """
+
+    def __init__(self, run: RunConfig, model: PreTrainedModel):
+        self.run = run
+        self._checkpoint_root: Path | None = None
+        super().__init__(model=model, args=_arguments(run, model))
+        self.model_accepts_loss_kwargs = True  # every model here divides by num_items_in_batch itself
+        _check_parallelism(run, self)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(JsonlLog(run.output_dir / LOG_FILE))
+        self.add_callback(ProgressBar())
+        if run.evaluation_every is not None:
+            self.add_callback(Evaluations(self, run.evaluation_every))
+        if self.args.should_save:
+            _write_json(run.output_dir / RUN_FILE, _run_record(run))
+        self._tokens, self._since = 0, time.perf_counter()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches from the pass after the last finished step on, made for this process alone."""
+        passes = _Passes(self.run, self.args.process_index, self.args.world_size)
+        return DataLoader(passes, sampler=_From(self), batch_size=None, num_workers=self.run.data_workers)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            assert model is not None
+            groups = parameter_groups(model, self.run)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.run.learning_rate, betas=self.run.betas, fused=True)
+        return self.optimizer
+
+    def training_forward(self, model: nn.Module, batch: dict[str, Any], step: int) -> Any:
+        """One pass: an output whose `loss` is the sum over labels divided by `batch["num_items_in_batch"]`."""
+        if self.run.training_forward is not None:
+            return self.run.training_forward(model, batch, step)
+        return model(**batch, use_cache=False)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        batch = {**inputs, "num_items_in_batch": num_items_in_batch}
+        outputs = self.training_forward(model, batch, self.state.global_step)
+        # The count is over all processes, while gradients are averaged over them.
+        loss = outputs.loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
+        self._tokens += inputs["input_ids"].numel() * self.args.world_size
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            now = time.perf_counter()
+            logs["tokens_per_second"] = round(self._tokens / max(now - self._since, 1e-9), 1)
+            logs["segments"] = self.run.segments_at(self.state.global_step - 1)
+            self._tokens, self._since = 0, now
+        super().log(logs, start_time)
+
+    def run_evaluation(self) -> dict[str, float]:
+        """Measure and log, leaving random numbers, training mode and the speed measurement as they were."""
+        model, evaluation = self.model, self.run.evaluation
+        assert model is not None
+        assert evaluation is not None
+        began, was_training, python_state = time.perf_counter(), model.training, random.getstate()
+        with torch.random.fork_rng(), torch.no_grad():
+            metrics = evaluation(model.eval(), self.state.global_step)
+        random.setstate(python_state)
+        model.train(was_training)
+        logs = {f"eval_{name}": float(value) for name, value in metrics.items()}
+        log_is_due = self.control.should_log
+        self.log(dict(logs))
+        self.control.should_log = log_is_due  # logging clears it, but the step's own log is still to come
+        self._since += time.perf_counter() - began
+        return logs
+
+    def floating_point_ops(self, inputs) -> int:
+        """Not counted: it would walk all parameters in every step."""
+        return 0
+
+    def _get_output_dir(self, trial) -> str:
+        return super()._get_output_dir(trial) if self._checkpoint_root is None else str(self._checkpoint_root)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Write the checkpoint in a hidden folder beside, then rename it, so that one that exists is whole."""
+        folder, name = self.run.output_dir, f"checkpoint-{self.state.global_step}"
+        self._checkpoint_root = folder / ".partial"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                written = self._checkpoint_root / name
+                (written / "training_args.bin").unlink(missing_ok=True)  # a pickle; lm2_run.json says it readably
+                _write_json(written / RUN_FILE, _run_record(self.run))
+                shutil.rmtree(folder / name, ignore_errors=True)
+                os.replace(written, folder / name)
+                rotate_checkpoints(str(folder), save_total_limit=self.run.keep_checkpoints)
+        finally:
+            if self.args.should_save:
+                shutil.rmtree(self._checkpoint_root, ignore_errors=True)
+            self._checkpoint_root = None
+        self.accelerator.wait_for_everyone()
+
+
+def parameter_groups(model: nn.Module, run: RunConfig) -> list[dict[str, Any]]:
+    """AdamW groups, base before memory. Memory is what has `memory` in its name's path; what is decayed are matrices
+    that belong to no norm, gate or initial memory."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        undecayed = type(module).__name__.endswith(UNDECAYED_OWNERS)
+        for name, parameter in module.named_parameters(prefix=path, recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                key = ("memory" in name.split("."), parameter.ndim >= 2 and not undecayed)
+                groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": groups[memory, decayed],
+            "lr": run.learning_rate * (run.memory_learning_rate_factor if memory else 1.0),
+            "weight_decay": run.weight_decay if decayed else 0.0,
+        }
+        for memory, decayed in sorted(groups)
+    ]
+
+
+class _Passes(Dataset):
+    """Item i is the batch of pass i (counted over the whole run) for one process."""
+
+    def __init__(self, run: RunConfig, process: int, processes: int):
+        self.run, self.process, self.processes = run, process, processes
+
+    def __len__(self) -> int:
+        return self.run.steps * self.run.accumulation
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        step, part = divmod(index, self.run.accumulation)
+        rows = self.run.stage_at(step).rows // (self.run.accumulation * self.processes)
+        first = (part * self.processes + self.process) * rows
+        return self.run.make_batch(
+            BatchRequest(self.run.seed, step, range(first, first + rows), self.run.segments_at(step))
+        )
+
+
+class _From(Sampler):
+    """The numbers of all passes that are still to do; the trainer knows how many are done only when it begins."""
+
+    def __init__(self, trainer: LM2Trainer):
+        self.trainer = trainer
+
+    def __len__(self) -> int:
+        return self.trainer.run.steps * self.trainer.run.accumulation
+
+    def __iter__(self):
+        return iter(range(self.trainer.state.global_step * self.trainer.run.accumulation, len(self)))
+
+
+def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(run.output_dir),
+        max_steps=run.steps,
+        per_device_train_batch_size=1,  # rows come in whole passes
+        gradient_accumulation_steps=run.accumulation,
+        learning_rate=run.learning_rate,
+        max_grad_norm=run.max_grad_norm,
+        lr_scheduler_type=SCHEDULES[run.schedule],
+        warmup_steps=run.warmup_steps,
+        bf16=run.bf16,
+        use_cpu=not torch.accelerator.is_available(),
+        activation_checkpointing=run.activation_checkpointing,
+        fsdp="full_shard" if run.fsdp else None,
+        ddp_find_unused_parameters=False,
+        logging_steps=run.log_every,
+        logging_nan_inf_filter=False,  # hides divergence, and waits for the device in every step
+        save_steps=run.save_every,
+        report_to=list(run.report_to) or "none",
+        remove_unused_columns=False,
+        ignore_data_skip=True,  # _From starts at the right pass
+        disable_tqdm=True,  # ProgressBar instead
+        use_cache=getattr(model.config, "use_cache", False),  # what the saved configuration says
+        seed=run.seed,
+    )
+
+
+def _check_parallelism(run: RunConfig, trainer: LM2Trainer) -> None:
+    if run.fsdp and not trainer.is_fsdp_enabled:
+        raise ValueError(
+            f"fsdp=True was asked for, but on {trainer.args.device.type} the trainer runs "
+            f"{trainer.accelerator.distributed_type.value}: start it with torchrun on GPUs, or set fsdp=False."
+        )
+    if trainer.args.n_gpu > 1:
+        raise ValueError(
+            f"One process sees {trainer.args.n_gpu} GPUs: start one process per GPU with "
+            f"`torchrun --nproc-per-node={trainer.args.n_gpu}`, or show it one with CUDA_VISIBLE_DEVICES."
+        )
+    parts = run.accumulation * trainer.args.world_size
+    for stage in run.stages:
+        if stage.rows % parts:
+            raise ValueError(
+                f"A stage's rows must divide into passes and processes: {stage.rows} rows, {run.accumulation} passes, "
+                f"{trainer.args.world_size} processes. Use a multiple of {parts} rows."
+            )
+
+
+def _check_same_run(checkpoint: Path, run: RunConfig) -> None:
+    path = checkpoint / RUN_FILE
+    if not path.exists():
+        raise ValueError(f"{checkpoint} has no {RUN_FILE}, so it is not a checkpoint of this trainer: remove it.")
+    changed = differences(json.loads(path.read_text(encoding="utf-8"))["run"], _jsonable(run.describe()))
+    if changed:
+        raise ValueError(
+            f"{checkpoint} belongs to another run ({'; '.join(changed)}): use the same settings, or another output_dir."
+        )
+
+
+def _run_record(run: RunConfig) -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions["transformers"] = transformers.__version__
+    return {"run": run.describe(), "versions": versions}
+
+
+def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
+    """As it reads back from a file."""
+    return json.loads(json.dumps(values))
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,78 @@
+"""A run's values: checks, the curriculum's arithmetic, and the description that is saved."""
+
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from lm2.training import BatchRequest, RunConfig, Stage
+from lm2.training.config import differences
+
+
+def build(width: int):
+    raise AssertionError(f"not called here: {width}")
+
+
+def rows(request: BatchRequest):
+    raise AssertionError(f"not called here: {request}")
+
+
+def a_run(**fields) -> RunConfig:
+    stages = (Stage(steps=5), Stage(steps=200, segments=(1, 2, 4), rows=8))
+    defaults = {"model": partial(build, width=4), "make_batch": rows, "stages": stages, "output_dir": Path("out")}
+    return RunConfig(**{**defaults, **fields})
+
+
+def test_stages_follow_each_other():
+    run = a_run()
+    assert run.steps == 205
+    assert [run.stage_at(step).rows for step in (0, 4, 5, 204, 1000)] == [32, 32, 8, 8, 8]
+
+
+def test_segments_are_a_function_of_seed_and_step():
+    run, again, other = a_run(), a_run(), a_run(seed=1)
+    drawn = [run.segments_at(step) for step in range(205)]
+    assert drawn == [again.segments_at(step) for step in range(205)]
+    assert drawn != [other.segments_at(step) for step in range(205)]
+    assert drawn[:5] == [1] * 5
+    counts = Counter(drawn[5:])
+    assert set(counts) == {1, 2, 4}
+    assert min(counts.values()) > 40
+
+
+def test_description_is_json_and_names_functions_with_their_arguments():
+    described = a_run(model=partial(build, width=LlamaConfig(hidden_size=64))).describe()
+    read_back = json.loads(json.dumps(described))
+    assert read_back["model"]["function"].endswith("test_config.build")
+    assert read_back["model"]["width"]["hidden_size"] == 64
+    assert read_back["stages"][1]["segments"] == [1, 2, 4]
+    assert read_back["output_dir"] == "out"
+
+
+def test_differences_name_only_what_changes_the_weights():
+    one, two = a_run().describe(), a_run(output_dir=Path("b"), log_every=3, learning_rate=0.5).describe()
+    assert differences(one, two) == ["learning_rate: 0.001 then, 0.5 now"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stages": ()}, "0 steps"),
+        ({"accumulation": 0}, "accumulation must be at least 1, got 0"),
+        ({"learning_rate": -1.0}, r"learning_rate must not be negative, got -1\.0"),
+        ({"warmup_steps": 205}, "got 205 of 205"),
+        ({"evaluation_every": 7}, "got None and 7"),
+    ],
+)
+def test_errors_name_the_values(fields, message):
+    with pytest.raises(ValueError, match=message):
+        a_run(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"steps": 0}, {"steps": 1, "segments": ()}, {"steps": 1, "segments": (0,)}])
+def test_stage_errors_name_the_values(fields):
+    with pytest.raises(ValueError, match=rf"steps={fields['steps']}, rows=32"):
+        Stage(**fields)

@@ -1,0 +1,239 @@
+"""The trainer: same rows however they are split, resume as if never stopped, and the model kinds treated alike."""
+
+import json
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lm2 import LM2Config, LM2ForCausalLM
+from lm2.baselines import RMTConfig, RMTForCausalLM
+from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
+from lm2.training.trainer import parameter_groups
+
+T = 4
+SHAPE = {
+    "vocab_size": 17,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+def plain() -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(**SHAPE))
+
+
+def rmt() -> RMTForCausalLM:
+    return RMTForCausalLM(RMTConfig(backbone_config=LlamaConfig(**SHAPE), segment_length=T, memory_tokens=2))
+
+
+def lm2() -> LM2ForCausalLM:
+    return LM2ForCausalLM(LM2Config(**SHAPE, segment_length=T, memory_slots=3, memory_heads=2))
+
+
+def uneven_rows(request: BatchRequest) -> dict[str, torch.Tensor]:
+    """Random rows of which each is labelled at its own number of places."""
+    made = []
+    for index in request.rows:
+        draw = torch.Generator().manual_seed(hash((request.seed, request.step, index)))
+        ids = torch.randint(SHAPE["vocab_size"], (request.segments * T,), generator=draw)
+        made.append((ids, ids.masked_fill(torch.rand(len(ids), generator=draw) < 0.2 * (index % 4), -100)))
+    ids, labels = zip(*made, strict=True)
+    return {"input_ids": torch.stack(ids), "labels": torch.stack(labels)}
+
+
+def a_run(folder: Path, model=plain, **fields) -> RunConfig:
+    defaults = {
+        "stages": (Stage(steps=2, segments=(1,), rows=4), Stage(steps=4, segments=(1, 2, 3), rows=8)),
+        "learning_rate": 1e-2,
+        "warmup_steps": 1,
+        "log_every": 1,
+        "save_every": 3,
+        "report_to": (),
+    }
+    return RunConfig(model=model, make_batch=uneven_rows, output_dir=folder, **{**defaults, **fields})
+
+
+def log_of(run: RunConfig, *names: str) -> list[tuple]:
+    lines = [json.loads(line) for line in (run.output_dir / "log.jsonl").read_text().splitlines()]
+    return [tuple(line[name] for name in names) for line in lines if "loss" in line]
+
+
+def stop_at(step: int, model, batch, now):
+    if now == step:
+        raise KeyboardInterrupt
+    return model(**batch, use_cache=False)
+
+
+@pytest.mark.parametrize("model", [plain, rmt, lm2])
+def test_resume_is_as_if_never_stopped(tmp_path, model):
+    whole, halved = a_run(tmp_path / "whole", model), a_run(tmp_path / "halved", model)
+    train(whole)
+    interrupted = LM2Trainer(replace(halved, training_forward=partial(stop_at, 5)), seeded(model))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    assert [step for (step,) in log_of(halved, "step")] == [1, 2, 3, 4, 5]
+    run_file = halved.output_dir / "checkpoint-3" / "lm2_run.json"
+    run_file.write_text((whole.output_dir / "checkpoint-3" / "lm2_run.json").read_text())  # without the interruption
+    train(halved, resume=True)
+    columns = ("step", "loss", "grad_norm", "learning_rate", "segments")
+    assert log_of(halved, *columns) == log_of(whole, *columns)
+    assert len(log_of(whole, "step")) == 6
+    weights = [load_file(run.output_dir / "checkpoint-6" / "model.safetensors") for run in (whole, halved)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def seeded(model):
+    torch.manual_seed(0)
+    return model()
+
+
+@pytest.mark.parametrize("model", [plain, rmt, lm2])
+def test_accumulation_changes_nothing(tmp_path, model):
+    one = a_run(tmp_path / "one", model)
+    four = a_run(tmp_path / "four", model, accumulation=4)
+    train(one)
+    train(four)
+    for names in (("loss",), ("grad_norm",)):
+        torch.testing.assert_close(
+            torch.tensor(log_of(four, *names)), torch.tensor(log_of(one, *names)), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_the_loss_is_per_label_and_the_learning_rate_follows_the_schedule(tmp_path):
+    run = a_run(tmp_path, schedule="linear", learning_rate=0.0)
+    train(run)
+    model = seeded(plain)
+    for step, (loss, segments) in enumerate(log_of(run, "loss", "segments")):
+        assert segments == run.segments_at(step)
+        rows = range(run.stage_at(step).rows)
+        batch = uneven_rows(BatchRequest(run.seed, step, rows, segments))
+        assert loss == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+    warm = a_run(tmp_path / "warm", schedule="linear", learning_rate=0.6)
+    train(warm)
+    rates = [rate for (rate,) in log_of(warm, "learning_rate")]
+    assert rates == pytest.approx([0.0, 0.6, 0.48, 0.36, 0.24, 0.12])
+
+
+def test_checkpoints_are_whole_readable_and_few(tmp_path):
+    run = a_run(tmp_path, save_every=1, keep_checkpoints=2)
+    train(run)
+    folders = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert folders == ["checkpoint-5", "checkpoint-6"]
+    assert not list(tmp_path.rglob("*.bin"))
+    saved = json.loads((tmp_path / "checkpoint-6" / "lm2_run.json").read_text())
+    assert saved["run"]["learning_rate"] == 1e-2
+    assert saved["run"]["model"].endswith("plain")
+    assert saved == json.loads((tmp_path / "lm2_run.json").read_text())
+    assert LlamaForCausalLM.from_pretrained(tmp_path / "checkpoint-6").config.use_cache
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    run = a_run(tmp_path)
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LM2Trainer, "_save_rng_state", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        train(run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lm2_run.json", "log.jsonl"]
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path):
+    run = a_run(tmp_path)
+    first = train(run)
+    again = train(run, resume=True)
+    assert again.state.global_step == 6
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
+
+
+def test_evaluation_leaves_no_trace(tmp_path):
+    def look(model, step):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return {"noise": torch.rand(3).sum() + random.random(), "at": step}
+
+    def noisy(model, batch, step):
+        assert model.training
+        output = model(**batch, use_cache=False)
+        output.loss = output.loss * (1 + 0.1 * torch.rand(()) + 0.1 * random.random())
+        return output
+
+    without = a_run(tmp_path / "without", training_forward=noisy)
+    watched = a_run(tmp_path / "watched", training_forward=noisy, evaluation=look, evaluation_every=4)
+    train(without)
+    train(watched)
+    assert log_of(watched, "loss") == log_of(without, "loss")
+    lines = [json.loads(line) for line in (watched.output_dir / "log.jsonl").read_text().splitlines()]
+    assert [line["eval_at"] for line in lines if "eval_at" in line] == [4, 6]
+
+
+class WriteGate(nn.Linear):
+    pass
+
+
+class ToyNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2))
+
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.base = nn.Linear(2, 2)
+        self.norm = ToyNorm()
+        self.memory = nn.ModuleDict({"query": nn.Linear(2, 2, bias=False), "gate": WriteGate(2, 2)})
+        self.tied = self.base
+
+
+@pytest.mark.parametrize("prefix", ["", "wrapped"])
+def test_parameter_groups(tmp_path, prefix):
+    toy = Toy()
+    model = nn.ModuleDict({prefix: toy}) if prefix else toy
+    groups = parameter_groups(model, a_run(tmp_path, memory_learning_rate_factor=3.0, weight_decay=0.1))
+    found = [(len(g["params"]), round(g["lr"], 6), g["weight_decay"]) for g in groups]
+    assert found == [(2, 0.01, 0.0), (1, 0.01, 0.1), (2, 0.03, 0.0), (1, 0.03, 0.1)]
+    assert groups[1]["params"] == [toy.base.weight]
+    assert groups[3]["params"] == [toy.memory["query"].weight]
+
+
+@pytest.mark.parametrize("model", [rmt, lm2])
+def test_every_parameter_is_in_one_group(tmp_path, model):
+    built = model()
+    groups = parameter_groups(built, a_run(tmp_path))
+    assert sum(len(group["params"]) for group in groups) == len(list(built.parameters()))
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert not any(id(p) in decayed for name, p in built.named_parameters() if "norm" in name or name.endswith("bias"))
+
+
+def test_bf16_trains(tmp_path):
+    run = a_run(tmp_path, rmt, bf16=True)
+    train(run)
+    assert all(torch.tensor(log_of(run, "loss", "grad_norm")).isfinite().flatten())
+    assert load_file(tmp_path / "checkpoint-6" / "model.safetensors")["memory.weight"].dtype == torch.float32
+
+
+def test_errors_name_the_values(tmp_path):
+    with pytest.raises(ValueError, match=r"4 rows, 3 passes, 1 processes\. Use a multiple of 3"):
+        train(a_run(tmp_path, accumulation=3))
+    with pytest.raises(ValueError, match=r"fsdp|FSDP"):
+        train(a_run(tmp_path, fsdp=True))
+    train(a_run(tmp_path))
+    with pytest.raises(ValueError, match="already holds checkpoint-6"):
+        train(a_run(tmp_path))
+    with pytest.raises(ValueError, match=r"learning_rate: 0\.01 then, 0\.5 now"):
+        train(a_run(tmp_path, learning_rate=0.5), resume=True)
+    (tmp_path / "checkpoint-6" / "lm2_run.json").unlink()
+    with pytest.raises(ValueError, match=r"has no lm2_run\.json"):
+        train(a_run(tmp_path), resume=True)
