@@ -6,8 +6,6 @@ remedy; there are no classes of our own for them. An `assert` is for our own bug
 
 import errno
 
-USER_ERRORS = (ValueError, OSError)
-
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free space or choose another folder; no unfinished file was left",
     errno.EDQUOT: "the disk quota is used up: free space or choose another folder; no unfinished file was left",

@@ -26,7 +26,17 @@ def check_folder(folder: Path) -> None:
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): save the model again") from None
     if model_type != "lm2":
-        raise ValueError(f"{folder} holds a model of type {model_type!r}, not 'lm2': run `lm2 convert {folder} OUT` first")
+        raise ValueError(
+            f"{folder} holds a model of type {model_type!r}, not 'lm2': run `lm2 convert {folder} OUT` first"
+        )
+
+
+def quiet() -> None:
+    """Keep transformers' progress bars and notices out of what the command prints."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
@@ -41,6 +51,7 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
 
     from lm2 import LM2ForCausalLM
 
+    quiet()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LM2ForCausalLM.from_pretrained(folder, local_files_only=True).to(device).eval()
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)

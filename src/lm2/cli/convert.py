@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from lm2.cli.checkpoint import quiet
+
 EXAMPLES = (
     "lm2 convert SmolLM2-135M-Instruct.gguf smollm2-lm2",
     "lm2 convert ./llama-3.2-1b ./llama-lm2 --memory-slots 256 --segment-length 512 --memory-layers 3 7 11",
@@ -43,6 +45,7 @@ def run(options: Options) -> None:
 
     from lm2.retrofit import convert
 
+    quiet()
     settings = asdict(options)
     convert(settings.pop("base"), settings.pop("out"), **settings)
     print(f"Saved {options.out}. Load it with: import lm2; AutoModelForCausalLM.from_pretrained('{options.out}')")

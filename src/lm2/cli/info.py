@@ -79,8 +79,9 @@ def measure(config: "LM2Config") -> Size:
     with torch.device("meta"):
         model = LM2ForCausalLM(config)
     memory = sum(p.numel() for name, p in model.named_parameters() if ".memory." in name)
-    layers = len(range(config.num_hidden_layers) if config.memory_layers is None else config.memory_layers)
-    keys_and_values = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    layers = len(config.memory_indices)
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    keys_and_values = 2 * config.num_hidden_layers * config.num_key_value_heads * head_width
     return Size(
         base_parameters=sum(p.numel() for p in model.parameters()) - memory,
         memory_parameters=memory,
@@ -92,10 +93,9 @@ def measure(config: "LM2Config") -> Size:
 def rows(config: "LM2Config", size: Size) -> list[tuple[str, str]]:
     """The lines of the table: what, and its value."""
     total = size.base_parameters + size.memory_parameters
-    layers = "all" if config.memory_layers is None else ", ".join(map(str, config.memory_layers))
     return [
         ("family", config.base_model_type),
-        ("blocks / with memory", f"{config.num_hidden_layers} / {layers}"),
+        ("blocks / with memory", f"{config.num_hidden_layers} / {len(config.memory_indices)}"),
         ("slots x width", f"{config.memory_slots} x {config.hidden_size}"),
         ("segment", f"{config.segment_length} tokens"),
         ("parameters of the base", f"{size.base_parameters:,}"),

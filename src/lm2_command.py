@@ -1,0 +1,151 @@
+"""The command `lm2`: finds the subcommand, and turns what goes wrong into one line and an exit code.
+
+It stands beside the package `lm2` and not in it, because importing the package loads torch and transformers (seconds), and
+help, the version and a typo should be answered at once. A subcommand is a module of `lm2.cli` with
+
+    Options   a dataclass; tyro makes the flags and their help from it
+    EXAMPLES  command lines shown under `--help`, run through the parser by a test
+    STOPPED   what is left on disk after Ctrl-C, in one sentence
+    run       Options -> None
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any, NamedTuple
+
+OK, USAGE_ERROR, INTERRUPTED = 0, 2, 130  # 130 is 128 + SIGINT, as shells report it
+
+
+class Command(NamedTuple):
+    """A subcommand: its module, one line of help, and an example for the overview."""
+
+    module: str
+    help: str
+    example: str
+
+
+COMMANDS = {
+    "demo": Command(
+        "lm2.cli.demo",
+        "train LM2, RMT and a plain model, and compare how far back they remember",
+        "lm2 demo",
+    ),
+    "convert": Command(
+        "lm2.cli.convert",
+        "add memory to a pretrained model: a folder, a hub name or a GGUF file",
+        "lm2 convert SmolLM2-135M-Instruct.gguf smollm2-lm2",
+    ),
+    "generate": Command(
+        "lm2.cli.generate",
+        "continue a prompt, with a memory that can be kept in a file",
+        'lm2 generate smollm2-lm2 "What is the capital of France?" --chat',
+    ),
+    "info": Command(
+        "lm2.cli.info",
+        "count a model's parameters and the bytes of its state",
+        "lm2 info lm2-1.7b",
+    ),
+    "study write-rules": Command(
+        "lm2.cli.study_write_rules",
+        "compare write rules and training measures of the memory",
+        "lm2 study write-rules",
+    ),
+}
+
+
+def overview() -> str:
+    """The text of `lm2 --help`: every subcommand in a line, then one example of each."""
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
+    examples = "\n".join(f"  {command.example}" for command in COMMANDS.values())
+    return (
+        "usage: lm2 COMMAND [OPTIONS]\n\n"
+        "Large Memory Models: a causal, streaming memory for Hugging Face language models.\n\n"
+        f"commands:\n{lines}\n\n"
+        f"examples:\n{examples}\n\n"
+        "`lm2 COMMAND --help` lists a command's options; `lm2 --version` prints the version.\n"
+        "LM2_DEBUG=1 shows the traceback of an error."
+    )
+
+
+def split(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Cut the subcommand's name (one or two words) off `argv`.
+
+    Raises:
+        ValueError: no subcommand has that name; the text suggests the nearest one.
+    """
+    for words in (2, 1):
+        name = " ".join(argv[:words])
+        if name in COMMANDS:
+            return name, list(argv[words:])
+    group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
+    typed = " ".join(argv[:2]) if group else argv[0]
+    nearest = difflib.get_close_matches(typed, COMMANDS, n=1, cutoff=0.5) or group[:1]
+    remedy = f"perhaps you meant '{nearest[0]}'" if nearest else f"choose one of {', '.join(COMMANDS)}"
+    raise ValueError(f"there is no command '{typed}': {remedy}")
+
+
+def parse(name: str, argv: Sequence[str]) -> tuple[ModuleType, Any]:
+    """Import the module of subcommand `name` and make its options of the other words.
+
+    Raises:
+        SystemExit: tyro has printed help (code 0) or what is wrong with a flag (code 2).
+    """
+    import tyro
+
+    module = importlib.import_module(COMMANDS[name].module)
+    try:
+        return module, tyro.cli(module.Options, prog=f"lm2 {name}", args=argv)
+    finally:
+        if "-h" in argv or "--help" in argv:  # tyro would wrap the examples as prose
+            print("\n".join(("examples:", *(f"  {example}" for example in module.EXAMPLES))))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; return its exit code: 0, 2 for an error of the user, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return OK
+    if argv[0] in ("-V", "--version"):
+        print(f"lm2 {version('lm2')}")
+        return OK
+    try:
+        name, rest = split(argv)
+    except ValueError as error:
+        return _fail(str(error))
+    return _run(name, rest)
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
+    stopped = "Nothing was written."
+    try:
+        module, options = parse(name, argv)
+        stopped = module.STOPPED
+        module.run(options)
+    except (ValueError, OSError) as error:
+        if os.environ.get("LM2_DEBUG") == "1":
+            raise
+        from lm2.errors import sentence
+
+        return _fail(sentence(error))
+    except KeyboardInterrupt:
+        print(f"\nlm2: stopped. {stopped}", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else USAGE_ERROR
+    return OK
+
+
+def _fail(text: str) -> int:
+    print(f"lm2: error: {text}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""`lm2 generate`: a prompt, a stream, and a memory kept in a file."""
+
+import errno
+import io
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lm2 import LM2Cache, LM2ForCausalLM
+from lm2_command import main
+
+PROMPT = "Mary went to the kitchen . John is in the garden ."
+
+
+def generate(folder, prompt, *flags: str) -> int:
+    return main(["generate", str(folder), prompt, *flags])
+
+
+def test_it_prints_as_many_tokens_as_asked_and_the_same_each_time(folder, capsys):
+    assert generate(folder, PROMPT, "--max-new-tokens", "5") == 0
+    first = capsys.readouterr().out
+    assert generate(folder, PROMPT, "--max-new-tokens", "5") == 0
+    assert capsys.readouterr().out == first
+    assert len(first.split()) == 5
+
+
+def test_it_is_the_models_own_greedy_continuation(folder, tokenizer, capsys):
+    generate(folder, PROMPT, "--max-new-tokens", "5")
+    model = LM2ForCausalLM.from_pretrained(folder)
+    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    whole = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
+    assert capsys.readouterr().out.split() == tokenizer.decode(whole).split()
+
+
+def test_sampling_follows_the_seed(folder, capsys):
+    outputs = []
+    for seed in ("1", "1", "2"):
+        generate(folder, PROMPT, "--temperature", "2", "--seed", seed, "--max-new-tokens", "12")
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    assert outputs[0] != outputs[2]
+
+
+def test_the_prompt_can_come_from_standard_input(folder, monkeypatch, capsys):
+    generate(folder, PROMPT)
+    expected = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO(PROMPT))
+    assert generate(folder, "-") == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_a_kept_memory_is_that_of_the_whole_conversation(folder, tokenizer, tmp_path, capsys):
+    """Two commands with one cache file leave the state that one call over all their tokens leaves."""
+    file = tmp_path / "talk.safetensors"
+    said = []
+    for prompt in (PROMPT, "Where is Mary ?"):
+        assert generate(folder, prompt, "--cache", str(file), "--max-new-tokens", "3") == 0
+        said += [prompt, capsys.readouterr().out]
+    model = LM2ForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        once = model(tokenizer(" ".join(said), return_tensors="pt")["input_ids"], use_cache=True).past_key_values
+    kept = LM2Cache.load(file, model)
+    assert kept.get_seq_length() == once.get_seq_length() == 12 + 3 + 4 + 3
+    for ours, theirs in zip(kept.states, once.states, strict=True):
+        torch.testing.assert_close(ours.bank, theirs.bank, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "flags", "message"),
+    [
+        ("", [], "the prompt is empty"),
+        (" \n", [], "the prompt is empty"),
+        (PROMPT, ["--max-new-tokens", "0"], "--max-new-tokens is 0: it must be at least 1"),
+        (PROMPT, ["--temperature", "-1"], "--temperature is -1.0: it must be 0"),
+        (PROMPT, ["--chat"], "has no chat format: leave out --chat"),
+    ],
+)
+def test_bad_options_are_one_line(folder, prompt, flags, message, capsys):
+    assert generate(folder, prompt, *flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lm2: error: ")
+    assert message in error
+
+
+def test_folders_that_are_no_lm2_model(folder, tmp_path, capsys):
+    assert generate(tmp_path / "none", PROMPT) == 2
+    assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
+    assert generate(tmp_path, PROMPT) == 2
+    assert "has no config.json" in capsys.readouterr().err
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "llama"}))
+    assert generate(tmp_path, PROMPT) == 2
+    assert "'llama', not 'lm2': run `lm2 convert" in capsys.readouterr().err
+    config.write_text('{"model_type": ')
+    assert generate(tmp_path, PROMPT) == 2
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_a_cache_of_another_model_is_refused_and_kept(folder, tmp_path, capsys):
+    file, other = tmp_path / "talk.safetensors", tmp_path / "other"
+    generate(folder, PROMPT, "--cache", str(file))
+    before = file.read_bytes()
+    shutil.copytree(folder, other)
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert generate(other, PROMPT, "--cache", str(file)) == 2
+    assert "belongs to another model" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_old_cache_and_no_part(folder, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "talk.safetensors"
+    generate(folder, PROMPT, "--cache", str(file))
+    before = file.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    assert generate(folder, PROMPT, "--cache", str(file)) == 2
+    assert "the disk is full" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
