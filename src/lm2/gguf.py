@@ -1,0 +1,145 @@
+"""Read a base model, with its tokenizer, from wherever it lies.
+
+* `load_base` takes a local Hugging Face folder, a GGUF file or a hub name, and says in one sentence what is wrong.
+* The configuration is looked at before any weight is read, so an unsupported family costs nothing.
+* GGUF weights are dequantised to float32 by transformers; what it would drop in silence (scaled rotary
+  frequencies) is refused here. A damaged file is found by laying out every tensor first.
+"""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lm2.configuration import BASE_MODEL_TYPES
+
+GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+Base = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
+
+
+def load_base(base: str | Path) -> Base:
+    """Load a causal language model and its tokenizer (None when it has none) for a retrofit.
+
+    Args:
+        base: a folder saved by `save_pretrained`, a GGUF file, or a name on the Hugging Face hub.
+
+    Raises:
+        ValueError: nothing is there, the file is damaged, or the family is not supported.
+    """
+    path = Path(base).expanduser()
+    if path.is_file():
+        return load_gguf(path)
+    if path.is_dir():
+        return load_folder(path)
+    if not _could_be_hub_name(str(base)):
+        raise ValueError(
+            f"there is no folder or file {str(base)!r}: give a Hugging Face folder, a GGUF file or a hub name such as "
+            "'HuggingFaceTB/SmolLM2-135M-Instruct'"
+        )
+    return load_hub(str(base))
+
+
+def load_folder(folder: Path) -> Base:
+    """Load a folder written by `save_pretrained`, without asking the network. Raises ValueError as `load_base`."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{str(folder)!r} has no config.json: give a folder saved with `save_pretrained`, or a GGUF file"
+        )
+    try:
+        check_family(PreTrainedConfig.get_config_dict(folder)[0].get("model_type", ""))
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{str(folder)!r} cannot be read as a model: {_first_line(error)}") from error
+    has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
+
+
+def load_hub(name: str) -> Base:
+    """Load a model by its name on the Hugging Face hub, or from its cache. Raises ValueError as `load_base`."""
+    try:
+        check_family(PreTrainedConfig.get_config_dict(name)[0].get("model_type", ""))
+        return AutoModelForCausalLM.from_pretrained(name, use_safetensors=True), AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(
+            f"{name!r} is no local folder or file and could not be fetched from the Hugging Face hub: check the name "
+            f"and the network, or give a local folder or GGUF file ({_first_line(error)})"
+        ) from error
+
+
+def load_gguf(path: Path) -> Base:
+    """Load a GGUF file of a Llama, Qwen2 or Qwen3 architecture: float32 weights and, if it carries one, its tokenizer.
+
+    Raises:
+        ValueError: not a GGUF file, damaged, an unsupported architecture, rotary frequencies that would be lost, or the
+            `gguf` package is missing.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ValueError(
+                f"{str(path)!r} is not a GGUF file: give a GGUF file, or the folder that holds config.json"
+            )
+    has_tokenizer = _check_gguf(path)
+    place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(**place)
+        tokenizer = AutoTokenizer.from_pretrained(**place) if has_tokenizer else None
+    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a model: {_first_line(error)}") from error
+    del model.config.quantization_config  # it describes the file; the weights in memory are plain float32
+    return model, tokenizer
+
+
+def check_family(family: str) -> None:
+    """Raise ValueError unless a memory can be added to this `model_type`."""
+    if family not in BASE_MODEL_TYPES:
+        raise ValueError(
+            f"a memory cannot be added to a {family!r} model: the base must be one of {', '.join(BASE_MODEL_TYPES)}"
+        )
+
+
+def _check_gguf(path: Path) -> bool:
+    """Lay out every tensor of the file, refuse what cannot be represented, and tell whether a tokenizer is inside."""
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise ValueError("reading a GGUF file needs the `gguf` package: pip install 'lm2[gguf]'") from error
+    try:
+        reader = GGUFReader(path)
+        architecture = reader.fields["general.architecture"].contents()
+        has_tokenizer = "tokenizer.ggml.model" in reader.fields
+        scaling = reader.fields.get(f"{architecture}.rope.scaling.type")
+        scaled = scaling is not None and scaling.contents() != "none"
+        scaled = scaled or any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors)
+    except (ValueError, KeyError, IndexError, OverflowError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged or cut short ({path.stat().st_size:,} bytes): download it again "
+            f"({_first_line(error)})"
+        ) from error
+    if architecture not in GGUF_ARCHITECTURES:
+        raise ValueError(
+            f"{str(path)!r} holds a {architecture!r} model: a GGUF base must be one of {', '.join(GGUF_ARCHITECTURES)}"
+        )
+    if scaled:
+        raise ValueError(
+            f"{str(path)!r} scales its rotary frequencies, which cannot be read from a GGUF file: "
+            "give the Hugging Face folder of the same model"
+        )
+    return has_tokenizer
+
+
+def _could_be_hub_name(base: str) -> bool:
+    """Whether the text can be `name` or `owner/name` on the hub, rather than a mistyped path."""
+    return base.count("/") <= 1 and not base.startswith((".", "/", "~")) and not base.endswith((".gguf", "/"))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

