@@ -22,12 +22,13 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer (any text can be encoded) of at most `vocab_size` tokens, the special ones included.
 
-    Each of `single_tokens` with a space before it is one token. The same texts give the same tokenizer.
+    Texts are read with a space before them, as sentences stand in rows, and each of `single_tokens` with a space before
+    it is one token. The same texts give the same tokenizer.
 
     Raises:
         ValueError: `vocab_size` does not hold the bytes and the words.
     """
-    texts = list(texts)
+    texts = [f" {text}" for text in texts]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,0 +1,178 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm2.data.babi import read_stories, samples
+from lm2.data.rows import IGNORED, TrainingRows, evaluation_samples
+from lm2.data.solver import solve
+from tests.data.texts import answers_of
+
+TASKS = ["qa1", "qa2", "qa3"]
+
+
+def labelled(tokenizer, labels):
+    return tokenizer.decode(labels[labels != IGNORED]).split()
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(seed=st.integers(0, 2**32), n_tokens=st.integers(250, 700))
+@settings(max_examples=25, deadline=None)
+def test_labels_are_the_solvers_answers(task, tokenizer, pool, seed, n_tokens):
+    rows = TrainingRows(task, tokenizer, pool, max_facts=20, questions=6)
+    ids, labels = rows.row(n_tokens, np.random.default_rng(seed))
+    assert ids.shape == labels.shape == (n_tokens,)
+    assert (ids[labels != IGNORED] == labels[labels != IGNORED]).all()
+    written, right = answers_of(task, tokenizer.decode(ids))
+    assert written == right == labelled(tokenizer, labels)
+    assert 1 <= len(written) <= 6
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(seed=st.integers(0, 2**32), n_tokens=st.integers(250, 400))
+@settings(max_examples=15, deadline=None)
+def test_rows_without_background_are_one_long_story(task, tokenizer, seed, n_tokens):
+    ids, labels = TrainingRows(task, tokenizer, None).row(n_tokens, np.random.default_rng(seed))
+    assert ids.shape == labels.shape == (n_tokens,)
+    written, right = answers_of(task, tokenizer.decode(ids))
+    # the row may be cut between the last answer and its full stop
+    assert labelled(tokenizer, labels)[: len(written)] == written == right
+    assert 1 <= len(labelled(tokenizer, labels)) <= len(written) + 1
+
+
+def test_the_last_question_closes_the_row(tokenizer, pool):
+    rows = TrainingRows("qa1", tokenizer, pool)
+    for seed in range(20):
+        ids, labels = rows.row(200, np.random.default_rng(seed))
+        assert labels[-2] == ids[-2]
+        assert tokenizer.decode(ids[-1:]) == "."
+
+
+def test_density_bounds_the_facts(tokenizer, pool):
+    rows = TrainingRows("qa1", tokenizer, pool, max_facts=100, questions=30, fact_density=0.3)
+    for seed in range(20):
+        text = tokenizer.decode(rows.row(400, np.random.default_rng(seed))[0])
+        facts = sum(text.count(f" {name} ") for name in ("Mary", "John", "Daniel", "Sandra"))
+        assert 1 <= facts * 6 <= 0.3 * 400
+
+
+def test_real_stories_of_any_task_can_be_used(tokenizer, pool, babi):
+    stories = read_stories(babi, "qa6", "train")
+    ids, labels = TrainingRows("qa6", tokenizer, pool, stories=stories).row(400, np.random.default_rng(0))
+    answers = labelled(tokenizer, labels)
+    assert answers
+    assert set(answers) <= {"yes", "no"}
+    assert all(f"? {answer}." in tokenizer.decode(ids) for answer in answers)
+
+
+def test_real_stories_are_answered_rightly(tokenizer, pool, babi):
+    rows = TrainingRows("qa2", tokenizer, pool, max_facts=20, stories=read_stories(babi, "qa2", "train"))
+    for seed in range(50):
+        written, right = answers_of("qa2", tokenizer.decode(rows.row(400, np.random.default_rng(seed))[0]))
+        assert written == right != []
+
+
+def test_same_seed_same_bytes_and_batches_are_rows(tokenizer, pool):
+    rows = TrainingRows("qa2", tokenizer, pool)
+    one, two = (rows.batch(4, 300, np.random.default_rng(9)) for _ in range(2))
+    assert [part.tobytes() for part in one] == [part.tobytes() for part in two]
+    assert one[0].shape == one[1].shape == (4, 300)
+    assert len({row.tobytes() for row in one[0]}) == 4
+    assert (one[0][0] == rows.row(300, np.random.default_rng(9))[0]).all()
+
+
+def test_a_batch_is_made_much_faster_than_it_is_trained_on(tokenizer, pool):
+    rows, rng = TrainingRows("qa3", tokenizer, pool, max_facts=30), np.random.default_rng(0)
+    rows.batch(32, 512, rng)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        rows.batch(32, 512, rng)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.1  # about 10 ms on an idle core
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_facts": 0}, r"max_facts \(0\) and questions \(5\) must be at least 1"),
+        ({"fact_density": 1.5}, r"at most 1, not 1\.5"),
+        ({"background": None, "stories": []}, "give background text, or leave stories out"),
+    ],
+)
+def test_bad_options_are_refused(tokenizer, pool, options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingRows("qa1", tokenizer, **{"background": pool, **options})
+
+
+def test_rows_too_short_for_a_question_are_refused(tokenizer, pool):
+    with pytest.raises(ValueError, match=r"No question of qa3 fits into 30 tokens at a fact_density of 0\.5"):
+        TrainingRows("qa3", tokenizer, pool).row(30, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"No question of qa1 fits into 5 tokens at a fact_density of 1 "):
+        TrainingRows("qa1", tokenizer, None).row(5, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="Unknown task 'qa7'"):
+        TrainingRows("qa7", tokenizer, pool).row(300, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_evaluation_samples_end_in_the_question_and_have_their_facts(task, tokenizer, pool):
+    for made in evaluation_samples(task, 20, 900, 3, tokenizer, pool):
+        sample = made.sample
+        assert made.n_tokens == 900
+        assert tokenizer.decode(made.ids[made.question_offset :]) == f" {sample.question}"
+        for fact, at in zip(sample.facts, made.fact_offsets, strict=True):
+            assert tokenizer.decode(made.ids[at:]).startswith(f" {fact}")
+        assert tokenizer.decode([made.answer_id]).strip() == sample.answer == solve(task, sample.facts, sample.question)
+        assert made.fact_offset == made.fact_offsets[max(sample.support)]
+        assert made.distance == made.question_offset - made.fact_offset > 0
+
+
+@pytest.mark.parametrize("n_tokens", [256, 290, 257])
+def test_decisive_fact_lies_where_it_was_asked_for(tokenizer, pool, n_tokens):
+    border = (n_tokens - 1) // 64 * 64
+    for made in evaluation_samples("qa1", 30, n_tokens, 0, tokenizer, pool, "earlier", 64):
+        assert made.fact_offset + 6 <= border
+    if n_tokens - border > 12:
+        for made in evaluation_samples("qa1", 30, n_tokens, 0, tokenizer, pool, "own", 64):
+            assert made.fact_offset >= border
+
+
+def test_more_samples_begin_with_the_same_ones(tokenizer, pool):
+    few, many, other = (
+        evaluation_samples("qa1", n, 300, seed, tokenizer, pool) for n, seed in ((5, 1), (9, 1), (5, 2))
+    )
+    assert [made.ids.tobytes() for made in few] == [made.ids.tobytes() for made in many[:5]]
+    assert few[0].ids.tobytes() != other[0].ids.tobytes()
+
+
+def test_without_length_there_is_no_background(tokenizer):
+    for made in evaluation_samples("qa2", 10, None, 0, tokenizer):
+        assert tokenizer.decode(made.ids) == "".join(f" {text}" for text in (*made.sample.facts, made.sample.question))
+
+
+def test_real_samples_are_taken_in_order_and_too_long_ones_passed_over(tokenizer, pool, babi):
+    real = list(samples("qa2", read_stories(babi, "qa2", "test")))
+    made = evaluation_samples("qa2", 100, 200, 0, tokenizer, pool, real=real)
+    places = [real.index(one.sample) for one in made]
+    assert places == sorted(places)
+    assert len(places) == 100 < places[-1]
+    with pytest.raises(ValueError, match=r"Only \d+ of 1000 samples of qa2 fit into 200 tokens"):
+        evaluation_samples("qa2", 1000, 200, 0, tokenizer, pool, real=real)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"where": "late"}, "where is 'any', 'earlier' or 'own', not 'late'"),
+        ({"where": "own"}, "where='own' needs segment_length and n_tokens, they are None and 300"),
+        ({"where": "earlier", "segment_length": 300}, "300 tokens in segments of 300 are one segment"),
+        ({"background": None}, "exactly 300 tokens needs background text"),
+        ({"n_tokens": 9}, "Only 0 of 5 samples of qa1 fit into 9 tokens"),
+    ],
+)
+def test_impossible_evaluations_are_refused(tokenizer, pool, options, message):
+    arguments = {"n_tokens": 300, "seed": 0, "tokenizer": tokenizer, "background": pool, **options}
+    with pytest.raises(ValueError, match=message):
+        evaluation_samples("qa1", 5, **arguments)

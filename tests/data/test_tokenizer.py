@@ -1,0 +1,65 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from lm2.data.babi import ACTORS, PLACES, read_stories
+from lm2.data.tokenizer import babi_words, train_tokenizer
+from tests.data.texts import generated
+
+
+def encode(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_words_of_the_real_files_are_known_and_single_tokens(tokenizer, babi):
+    words = set()
+    for task in ("qa1", "qa2", "qa3"):
+        for story in read_stories(babi, task, "test"):
+            texts = (*story.facts, *(question.text for _, question in story.questions))
+            words |= {word.rstrip(".?") for text in texts for word in text.split()}
+    assert words == set(babi_words())
+    assert all(len(encode(tokenizer, f" {word}")) == 1 for word in words)
+
+
+def test_a_fact_is_a_token_for_each_word_and_the_stop(tokenizer):
+    assert len(encode(tokenizer, " Sandra picked up the football there.")) == 7
+
+
+@given(text=st.text(st.characters(codec="utf-8")))
+def test_any_text_comes_back(tokenizer, text):
+    if any(special in text for special in tokenizer.all_special_tokens):
+        return
+    assert tokenizer.decode(encode(tokenizer, text)) == text
+
+
+def test_case_is_kept(tokenizer):
+    assert encode(tokenizer, " The") != encode(tokenizer, " the")
+
+
+def test_special_tokens_are_there_and_not_added_by_themselves(tokenizer):
+    assert (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token) == ("<pad>", "<bos>", "<eos>")
+    assert tokenizer(" Mary")["input_ids"] == encode(tokenizer, " Mary")
+    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
+
+
+def test_size_is_kept_and_training_is_deterministic():
+    texts = generated(2000)
+    one, two = train_tokenizer(texts, 900), train_tokenizer(iter(texts), 900)
+    assert len(one) == 900
+    assert one.get_vocab() == two.get_vocab()
+    assert encode(one, texts[0]) == encode(two, texts[0])
+
+
+def test_saved_tokenizer_loads_by_the_auto_class(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    text = f" {ACTORS[0]} went to the {PLACES[0]}. Ça va?"
+    assert encode(loaded, text) == encode(tokenizer, text)
+    assert loaded.decode(encode(loaded, text)) == text
+    assert loaded.eos_token_id == tokenizer.eos_token_id
+
+
+def test_too_small_a_vocabulary_is_refused():
+    with pytest.raises(ValueError, match=r"A vocabulary of 300 is too small: \d+ of 35 words"):
+        train_tokenizer(generated(100), 300)
