@@ -14,6 +14,8 @@ import platform
 import random
 import shutil
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.utils import logging as hf_logging
 
 from lm2.files import replacing
 from lm2.training.callbacks import Evaluations, JsonlLog, ProgressBar
@@ -66,6 +69,7 @@ class LM2Trainer(Trainer):
     def __init__(self, run: RunConfig, model: PreTrainedModel):
         self.run = run
         self._checkpoint_root: Path | None = None
+        _check_sharding_can_start(run)
         super().__init__(model=model, args=_arguments(run, model))
         self.model_accepts_loss_kwargs = True  # every model here divides by num_items_in_batch itself
         _check_parallelism(run, self)
@@ -145,7 +149,8 @@ class LM2Trainer(Trainer):
         folder, name = self.run.output_dir, f"checkpoint-{self.state.global_step}"
         self._checkpoint_root = folder / ".partial"
         try:
-            super()._save_checkpoint(model, trial)
+            with _without_bars():
+                super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 written = self._checkpoint_root / name
@@ -241,6 +246,14 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
     )
 
 
+def _check_sharding_can_start(run: RunConfig) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if run.fsdp and processes < 2:
+        raise ValueError(
+            f"fsdp=True was asked for, but there is {processes} process: start it with torchrun, or set fsdp=False."
+        )
+
+
 def _check_parallelism(run: RunConfig, trainer: LM2Trainer) -> None:
     if run.fsdp and not trainer.is_fsdp_enabled:
         raise ValueError(
@@ -270,6 +283,18 @@ def _check_same_run(checkpoint: Path, run: RunConfig) -> None:
         raise ValueError(
             f"{checkpoint} belongs to another run ({'; '.join(changed)}): use the same settings, or another output_dir."
         )
+
+
+@contextmanager
+def _without_bars() -> Generator[None]:
+    """Silence the bar that writing a model draws over ours."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def _run_record(run: RunConfig) -> dict[str, Any]:
