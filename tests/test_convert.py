@@ -314,6 +314,7 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some 30 s of computing, but on a machine that may be busy
 @torch.no_grad()
 def test_smollm2_is_itself_and_says_paris(smollm2):
     file, out = smollm2
@@ -329,6 +330,7 @@ def test_smollm2_is_itself_and_says_paris(smollm2):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some 30 s of computing, but on a machine that may be busy
 @torch.no_grad()
 def test_smollm2_runs_over_segment_borders_in_the_prompt_and_in_the_answer(smollm2):
     _, out = smollm2
