@@ -1,7 +1,7 @@
 """The command `lm2`: finds the subcommand, and turns what goes wrong into one line and an exit code.
 
-It stands beside the package `lm2` and not in it, because importing the package loads torch and transformers (seconds), and
-help, the version and a typo should be answered at once. A subcommand is a module of `lm2.cli` with
+It stands beside the package `lm2` and not in it, because importing the package loads torch and transformers (seconds),
+and help, the version and a typo should be answered at once. A subcommand is a module of `lm2.cli` with
 
     Options   a dataclass; tyro makes the flags and their help from it
     EXAMPLES  command lines shown under `--help`, run through the parser by a test

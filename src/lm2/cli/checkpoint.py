@@ -54,4 +54,6 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
     quiet()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LM2ForCausalLM.from_pretrained(folder, local_files_only=True).to(device).eval()
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    assert tokenizer is not None
+    return model, tokenizer

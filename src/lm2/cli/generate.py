@@ -1,5 +1,6 @@
 """`lm2 generate MODEL PROMPT`: continue a text, with a memory that can outlive the process."""
 
+import copy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +75,12 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool) -> "T
         ValueError: `chat` with a tokenizer that has no chat format.
     """
     if not chat:
-        return tokenizer(text, return_tensors="pt")["input_ids"]
+        return tokenizer(text, return_tensors="pt").input_ids
     if tokenizer.chat_template is None:
         raise ValueError("this model's tokenizer has no chat format: leave out --chat")
     message = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(message, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    rendered = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    return tokenizer(rendered, add_special_tokens=False, return_tensors="pt").input_ids
 
 
 def stream(
@@ -88,15 +90,20 @@ def stream(
     import torch
     from transformers import TextStreamer
 
-    sampling = {"do_sample": True, "temperature": options.temperature} if options.temperature else {"do_sample": False}
+    settings = copy.deepcopy(model.generation_config)
+    settings.update(
+        max_new_tokens=options.max_new_tokens,
+        do_sample=options.temperature > 0,
+        temperature=options.temperature or None,
+        **({} if options.temperature else {"top_p": None, "top_k": None}),  # transformers warns of them when greedy
+    )
     with torch.no_grad():
         for piece in ids[:, :-1].split(SEGMENTS_AT_ONCE * model.config.segment_length, dim=1):
             model(piece, past_key_values=cache, logits_to_keep=1)
-        output = model.generate(
+        output = model.generate(  # ty: ignore[invalid-argument-type]  (a protocol that only transformers' own models meet)
             ids[:, -1:],
             past_key_values=cache,
-            max_new_tokens=options.max_new_tokens,
+            generation_config=settings,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
-            **sampling,
         )
         model(output[:, -1:], past_key_values=cache)
