@@ -118,6 +118,8 @@ class LM2Trainer(Trainer):
             logs["tokens_per_second"] = round(self._tokens / max(now - self._since, 1e-9), 1)
             logs["segments"] = self.run.segments_at(self.state.global_step - 1)
             self._tokens, self._since = 0, now
+        for uncounted in ("total_flos", "train_samples_per_second"):  # rows and operations that HF did not see
+            logs.pop(uncounted, None)
         super().log(logs, start_time)
 
     def run_evaluation(self) -> dict[str, float]:
