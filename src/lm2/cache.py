@@ -102,13 +102,13 @@ class LM2Cache(Cache):
         for name in _SHAPE:
             if (own := getattr(self.config, name)) != (asked := getattr(config, name)):
                 raise ValueError(
-                    f"the cache belongs to another model: its {name} is {own} and this model's is {asked}; make one with "
-                    "LM2Cache(model.config)"
+                    f"the cache belongs to another model: its {name} is {own} and this model's is {asked}; "
+                    "make one with LM2Cache(model.config)"
                 )
         if self.rows and self.rows != rows:
             raise ValueError(
-                f"the cache has {self.rows} rows and the input has {rows}: use cache.select(...) or cache.repeat(...) to "
-                "bring them together"
+                f"the cache has {self.rows} rows and the input has {rows}: use cache.select(...) or "
+                "cache.repeat(...) to bring them together"
             )
 
     def record(self, states: Sequence[LayerState], count_R: Tensor, columns: int) -> None:

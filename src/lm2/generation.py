@@ -41,6 +41,6 @@ class LM2GenerationMixin(GenerationMixin):
         if next_sequence_length is not None and next_sequence_length < 1:
             raise ValueError(
                 f"with a mask as long as input_ids these are the whole text, and of its {length} tokens the cache "
-                f"already holds {length - next_sequence_length}: add at least one token, or pass only new tokens and no mask"
+                f"already holds {length - next_sequence_length}: add a token, or pass only new tokens and no mask"
             )
         return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)  # ty: ignore

@@ -16,6 +16,9 @@ from transformers import initialization as init
 from lm2.configuration import LM2Config
 
 NORM_EPS = 1e-6
+# Bounds dC/d(rho_t A_tn x_t W_U) at 100. One head's C reaches the gates of all heads, also where its own mass is 0, and the
+# slope of an exact average would have no bound there.
+OFFER_EPS = 1e-2
 
 
 def initial_bank(slots: int, width: int, device: torch.device | str | None = None) -> Tensor:
@@ -111,7 +114,7 @@ class LM2Memory(nn.Module):
         read    Q = X W_Q   K = M^ W_K   V = M^ W_V   A = softmax over slots (Q K^T / sqrt(E))   E_mem = A V
                 E_next = E_attn + sigmoid(E_mem W_out + b) * E_mem
         write   m_n = sum_t rho_t A_tn                           p = 1 - exp(-m)
-                C_n = (sum_t rho_t A_tn x_t W_U) / m_n
+                C_n = (sum_t rho_t A_tn x_t W_U) / (m_n + eps)
                 z_in = C W_in + M^ W'_in + b                     z_fgt = C W_fgt + M^ W'_fgt + b
                 M_s = clip(exp(p log sigmoid(z_fgt)) * M_{s-1} + p sigmoid(z_in) * tanh(C))      rows to RMS <= 1
 
@@ -231,7 +234,7 @@ class LM2Memory(nn.Module):
         weight_RHTN = alignment_RHTN * rho_RTH.transpose(1, 2)[..., None]
         m_RHN1 = weight_RHTN.sum(2)[..., None]
         total_RHNE = weight_RHTN.transpose(2, 3) @ self._split(u_RTD)
-        offer_RHNE = total_RHNE / m_RHN1.clamp_min(1e-12)  # Without any mass p is 0, and the offer is never used.
+        offer_RHNE = total_RHNE / (m_RHN1 + OFFER_EPS)
         mass_RHNE = -torch.expm1(-m_RHN1).expand_as(offer_RHNE)
         return _join(mass_RHNE), _join(offer_RHNE)
 
