@@ -118,7 +118,7 @@ class LM2Config(PreTrainedConfig):
     """
 
     model_type = "lm2"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
 
     base_model_type: str = "llama"
     segment_length: int = 512

@@ -38,6 +38,8 @@ class LM2GenerationMixin(GenerationMixin):
         self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         length = input_ids.shape[1]
+        if length < 1:
+            raise ValueError("the prompt is empty (it has 0 tokens): pass at least one token")
         if next_sequence_length is not None and next_sequence_length < 1:
             raise ValueError(
                 f"with a mask as long as input_ids these are the whole text, and of its {length} tokens the cache "

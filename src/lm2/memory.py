@@ -16,8 +16,8 @@ from transformers import initialization as init
 from lm2.configuration import LM2Config
 
 NORM_EPS = 1e-6
-# Bounds dC/d(rho_t A_tn x_t W_U) at 100. One head's C reaches the gates of all heads, also where its own mass is 0, and the
-# slope of an exact average would have no bound there.
+# Bounds the slope of the offer at 100. One head's C reaches the gates of all heads, also where its own mass is 0, and
+# the slope of an exact average has no bound there.
 OFFER_EPS = 1e-2
 
 

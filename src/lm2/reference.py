@@ -19,6 +19,7 @@ def reference_logits(model: LM2ForCausalLM, ids_L: Tensor) -> Tensor:
     for ids_T in ids_L.split(config.segment_length):
         h_TD = model.model.embed_tokens(ids_T)
         for i, layer in enumerate(model.model.layers):
+            assert isinstance(layer, LM2DecoderLayer)
             h_TD, banks[i] = _block(model, layer, h_TD, banks[i])
         out.append(model.lm_head(model.model.norm(h_TD)))
     return torch.cat(out)
@@ -49,7 +50,9 @@ def read(memory: LM2Memory, x_TD: Tensor, bank_ND: Tensor) -> Tensor:
         heads = []
         for head, value in enumerate(values):
             a_N = alignment(memory, x_D, bank_ND, head, memory.topk)
-            heads.append(sum(a_N[n] * value[n] for n in range(memory.slots)))  # (4)  E_mem = A V                 [1]
+            heads.append(
+                sum((a_N[n] * value[n] for n in range(memory.slots)), torch.zeros(()))
+            )  # (4)  E_mem = A V                 [1]
         e_D = torch.cat(heads)
         g_D = torch.sigmoid(memory.output_gate.weight @ e_D + memory.output_gate.bias)  # (5)  g_out              [2]
         rows.append(g_D * e_D)  # (6)  E_next = E_attn + g_out * E_mem                                            [3]

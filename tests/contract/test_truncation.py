@@ -1,0 +1,61 @@
+"""Contract 6: where the gradient is cut, and that every memory parameter has one."""
+
+import pytest
+import torch
+
+from tests.contract.cases import CASES, random_ids, tiny_model
+
+
+def reach(bptt_segments, segments):
+    """For each segment, whether the last segment's logits have a gradient at its inputs, or are exactly without one."""
+    model = tiny_model("memory in one block", bptt_segments=bptt_segments).train()
+    length = model.config.segment_length
+    embeds = model.model.embed_tokens(random_ids(1, segments * length)).detach().requires_grad_()
+    model(inputs_embeds=embeds).logits[:, -length:].square().sum().backward()
+    return [bool(part.abs().max() > 0) for part in embeds.grad.split(length, dim=1)]
+
+
+@pytest.mark.parametrize("segments", [2, 3, 5, 6])
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_the_last_segment_reaches_back_n_segments_and_not_one_more(n, segments):
+    first = max(0, segments - n)
+    assert reach(n, segments) == [s >= first for s in range(segments)]
+
+
+def test_without_truncation_it_reaches_the_start():
+    assert all(reach(None, 6))
+
+
+def test_cuts_are_counted_from_each_rows_own_end():
+    """A short row beside a long one is cut as if it were alone."""
+    model = tiny_model("memory in one block", bptt_segments=2).train()
+    length = model.config.segment_length
+    embeds = model.model.embed_tokens(random_ids(2, 5 * length)).detach().requires_grad_()
+    mask = torch.ones(2, 5 * length, dtype=torch.long)
+    mask[1, 3 * length :] = 0
+    logits = model(inputs_embeds=embeds, attention_mask=mask).logits
+    logits[1, 2 * length : 3 * length].square().sum().backward()
+    reached = [bool(part.abs().max() > 0) for part in embeds.grad[1].split(length)]
+    assert reached == [False, True, True, False, False]
+
+
+def test_values_do_not_depend_on_it():
+    ids = random_ids(2, 40)
+    whole, cut = (tiny_model("memory in one block", bptt_segments=n)(ids).logits for n in (None, 2))
+    assert torch.equal(whole, cut)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_memory_parameter_has_a_gradient(case):
+    """With one segment those of the write are zeros, with two or more none is."""
+    model = tiny_model(case).train()
+    length = model.config.segment_length
+    for tokens in (length, 2 * length + 2):
+        ids = random_ids(2, max(2, tokens))
+        model(ids, labels=ids).loss.backward()
+        memory = [(name, p) for name, p in model.named_parameters() if ".memory." in name]
+        for name, parameter in memory:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert tokens <= length or parameter.grad.abs().max() > 0, name
+        model.zero_grad(set_to_none=True)

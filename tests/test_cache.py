@@ -1,0 +1,124 @@
+"""Saving and loading an `LM2Cache`, and what is refused."""
+
+import errno
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from lm2 import LM2Cache
+from lm2.cache import fingerprint
+from tests.contract.cases import random_ids, tiny_model
+
+
+@pytest.fixture
+def model():
+    return tiny_model("memory in one block")
+
+
+@pytest.fixture
+def cache(model):
+    with torch.no_grad():
+        return model(random_ids(2, 10), use_cache=True).past_key_values
+
+
+def test_round_trip(model, cache, tmp_path):
+    cache.save(tmp_path / "c", model)
+    again = LM2Cache.load(tmp_path / "c", model)
+    assert (again.seen, again.rows, len(again)) == (10, 2, 2)
+    assert torch.equal(again.count_R, cache.count_R)
+    for one, other in zip(cache.states, again.states, strict=True):
+        for left, right in zip(one, other, strict=True):
+            assert (left is None) == (right is None)
+            assert left is None or torch.equal(left, right)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_an_empty_cache_round_trips(model, tmp_path):
+    LM2Cache(model.config).save(tmp_path / "c", model)
+    again = LM2Cache.load(tmp_path / "c", model)
+    assert (again.rows, again.seen, again.states) == (0, 0, [])
+
+
+def test_the_fingerprint_sees_weights_and_configuration_but_not_training_options(model):
+    own = fingerprint(model)
+    assert own == fingerprint(tiny_model("memory in one block", bptt_segments=4))
+    assert own != fingerprint(tiny_model("memory in one block", memory_topk=2))
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1e-3
+    assert own != fingerprint(model)
+
+
+def test_another_models_file_is_refused(model, cache, tmp_path):
+    cache.save(tmp_path / "c", model)
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1
+    own = fingerprint(model)[:12]
+    with pytest.raises(
+        ValueError, match=rf"belongs to another model \(fingerprint [0-9a-f]{{12}}, this model's is {own}"
+    ):
+        LM2Cache.load(tmp_path / "c", model)
+
+
+def rewrite(path, **header):
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = {**file.metadata(), **header}
+    save_file(tensors, path, metadata)
+
+
+def test_a_newer_schema_is_refused(model, cache, tmp_path):
+    cache.save(tmp_path / "c", model)
+    rewrite(tmp_path / "c", schema="2")
+    with pytest.raises(ValueError, match=r"cache schema 2 and this version reads up to 1: update lm2"):
+        LM2Cache.load(tmp_path / "c", model)
+
+
+def test_a_file_of_something_else_is_refused(model, tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "c", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"is not an LM2 cache file .its format is pt."):
+        LM2Cache.load(tmp_path / "c", model)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+def test_a_damaged_file_is_refused(model, cache, tmp_path, damage):
+    path = tmp_path / "c"
+    cache.save(path, model)
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[: len(data) // 2], "garbage": b"\xff" * 99, "empty": b""}[damage])
+    with pytest.raises(ValueError, match="c is damaged or not a cache file"):
+        LM2Cache.load(path, model)
+
+
+def test_a_missing_file_is_named(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no cache file .*nothing: check the path"):
+        LM2Cache.load(tmp_path / "nothing", model)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_part(model, cache, tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    cache.save(path, model)
+    before = path.read_bytes()
+
+    def full(tensors, file, header):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    monkeypatch.setattr("lm2.cache.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache.save(path, model)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_cache_that_does_not_fit_is_refused(model, cache):
+    with pytest.raises(ValueError, match=r"the cache has 2 rows and the input has 3: use cache.select"):
+        model(random_ids(3, 4), past_key_values=cache)
+    other = LM2Cache(tiny_model("more slots than tokens").config)
+    with pytest.raises(ValueError, match="its memory_slots is 11 and this model's is 5"):
+        model(random_ids(1, 4), past_key_values=other)
+    with pytest.raises(ValueError, match=r"the cache has 2 rows, and rows \[2\] were named"):
+        cache.select([2])
+    with pytest.raises(ValueError, match=r"rows \[-1\] were named"):
+        cache.reset([-1])

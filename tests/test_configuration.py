@@ -1,0 +1,58 @@
+"""The configuration: what it refuses, and that it survives a round trip."""
+
+import pytest
+
+from lm2 import LM2Config, LM2ForCausalLM
+from lm2.configuration import PRESETS
+from tests.contract.cases import CASES, tiny_config
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_round_trip(case, tmp_path):
+    config = tiny_config(case, bptt_segments=3)
+    config.save_pretrained(tmp_path)
+    again = LM2Config.from_pretrained(tmp_path)
+    skipped = ("_name_or_path", "transformers_version", "architectures", "dtype")
+    one, other = ({k: v for k, v in c.to_dict().items() if k not in skipped} for c in (config, again))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"memory_heads": 5}, r"hidden_size must be divisible by memory_heads, and 24 is not divisible by 5"),
+        (
+            {"memory_heads": 4, "memory_key_value_heads": 3},
+            r"memory_heads must be divisible by memory_key_value_heads, and 4 is not divisible by 3",
+        ),
+        ({"bptt_segments": 1}, r"bptt_segments must be 2 or more, and it is 1"),
+        ({"memory_layers": [0, 2, -1]}, r"between 0 and 1 \(the model has 2 blocks\), and it names \[2, -1\]"),
+        ({"base_model_type": "gpt2"}, r"one of llama, mistral, qwen2, qwen3, smollm3, and it is 'gpt2'"),
+        ({"memory_topk": 6}, r"between 1 and memory_slots \(5\), and it is 6"),
+        ({"memory_topk": 0}, r"between 1 and memory_slots \(5\), and it is 0"),
+        ({"segment_length": 0}, r"segment_length must be 1 or more, and it is 0"),
+        ({"memory_slots": 0}, r"memory_slots must be 1 or more, and it is 0"),
+        ({"num_attention_heads": 7}, r"the llama fields do not fit: .*24.*7"),
+    ],
+)
+def test_what_does_not_fit_gets_a_sentence(fields, sentence):
+    with pytest.raises(ValueError, match=f"(?s){sentence}"):
+        tiny_config("fewer slots than tokens", **fields)
+
+
+def test_a_field_set_later_is_checked_when_a_model_is_built():
+    config = tiny_config("fewer slots than tokens")
+    config.bptt_segments = 1
+    with pytest.raises(ValueError, match="bptt_segments must be 2 or more, and it is 1"):
+        LM2ForCausalLM(config)
+
+
+def test_presets():
+    for name in PRESETS:
+        assert LM2Config.preset(name, memory_slots=3).memory_slots == 3
+    with pytest.raises(ValueError, match=r"no preset 'lm2-9b': choose one of lm2-1.7b, lm2-135m, lm2-tiny"):
+        LM2Config.preset("lm2-9b")
+
+
+def test_an_old_rope_theta_is_understood():
+    assert LM2Config(base_model_type="llama", rope_theta=12345.0).rope_parameters["rope_theta"] == 12345.0
