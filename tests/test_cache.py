@@ -122,3 +122,8 @@ def test_a_cache_that_does_not_fit_is_refused(model, cache):
         cache.select([2])
     with pytest.raises(ValueError, match=r"rows \[-1\] were named"):
         cache.reset([-1])
+
+
+def test_a_missing_folder_is_named(model, cache, tmp_path):
+    with pytest.raises(OSError, match=r"nowhere/c.*No such file or directory"):
+        cache.save(tmp_path / "nowhere" / "c", model)
