@@ -85,10 +85,13 @@ def test_topk_of_all_slots_is_the_plain_read():
 def test_matrices_start_at_one_over_root_d():
     memory = LM2ForCausalLM(tiny_config("fewer slots than tokens", hidden_size=96)).model.layers[0].memory
     for name, parameter in memory.named_parameters():
-        if name.endswith("weight"):
+        if name.endswith("norm.weight"):
+            assert parameter.unique().tolist() == [1.0], name
+        elif name.endswith("weight"):
             assert parameter.std().item() == pytest.approx(96**-0.5, rel=0.1), name
         else:
-            assert parameter.unique().tolist() == [1.0 if name == "forget_gate.bias" else 0.0], name
+            start = {"forget_gate.bias": 1.0, "input_gate.bias": 2.0}.get(name, 0.0)
+            assert parameter.unique().tolist() == [start], name
 
 
 def test_the_large_preset_has_the_papers_size():

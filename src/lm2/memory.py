@@ -15,10 +15,12 @@ from transformers import initialization as init
 
 from lm2.configuration import LM2Config
 
-NORM_EPS = 1e-6
-# Bounds the slope of the offer at 100. One head's C reaches the gates of all heads, also where its own mass is 0, and
-# the slope of an exact average has no bound there.
-OFFER_EPS = 1e-2
+HEAD_EPS = 1e-6
+# Bounds the slope of C at 1 / eps. One head's C reaches the gates of all heads, also where its own mass is 0, and the
+# slope of an exact average has no bound there: gradients of 1e4 and more kept the memory from learning.
+OFFER_EPS = 5e-2
+# A token replaces at most this share of what a slot was offered before it: log(1 - share) stays finite.
+MOST_SHARE = 0.99
 
 
 def initial_bank(slots: int, width: int, device: torch.device | str | None = None) -> Tensor:
@@ -49,8 +51,12 @@ def _signed_cosines(width: int, seed: int) -> Tensor:
 
 
 def normalise(bank_RND: Tensor) -> Tensor:
-    """M^ = RMSNorm(M), without a weight."""
-    return F.rms_norm(bank_RND, bank_RND.shape[-1:], eps=NORM_EPS)
+    """M^ = M / sqrt(mean(M^2) + 1/D): RMSNorm without a weight, for rows from the identity's on.
+
+    1/D is the mean square of a row of the identity, so the slope stays bounded where a row is almost empty.
+    """
+    width = bank_RND.shape[-1]
+    return F.rms_norm(bank_RND, (width,), eps=1 / width)
 
 
 class MemoryLinear(nn.Linear):
@@ -101,6 +107,17 @@ class WriteGate(Float32Linear):
         return wide + (wide.clamp(0, 1) - wide).detach()
 
 
+class HeadRMSNorm(nn.Module):
+    """RMSNorm of each head's query or key with a learned scale, in float32: how sharp the alignment can be."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x_E: Tensor) -> Tensor:
+        return F.rms_norm(x_E.float(), self.weight.shape, self.weight.float(), HEAD_EPS)
+
+
 class UpdateGate(Float32Linear):
     """z = C W + M^ W' + b, one product over the two inputs side by side; (R, N, D) and (R, N, D) to (R, N, D)."""
 
@@ -111,12 +128,14 @@ class UpdateGate(Float32Linear):
 class LM2Memory(nn.Module):
     """Read and write of one block's bank, for a whole batch of segments or for one step.
 
-        read    Q = X W_Q   K = M^ W_K   V = M^ W_V   A = softmax over slots (Q K^T / sqrt(E))   E_mem = A V
+        read    Q = norm(X W_Q)   K = norm(M^ W_K)   V = M^ W_V   A = softmax over slots (Q K^T / sqrt(E))
+                E_mem = A V
                 E_next = E_attn + sigmoid(E_mem W_out + b) * E_mem
-        write   m_n = sum_t rho_t A_tn                           p = 1 - exp(-m)
-                C_n = (sum_t rho_t A_tn x_t W_U) / (m_n + eps)
+        write   a_tn = 0.99 rho_t A_tn                           p_n = 1 - prod_t (1 - a_tn)
+                C_n = (sum_t a_tn prod_{t' > t} (1 - a_t'n) x_t W_U) / (p_n + eps)
                 z_in = C W_in + M^ W'_in + b                     z_fgt = C W_fgt + M^ W'_fgt + b
-                M_s = clip(exp(p log sigmoid(z_fgt)) * M_{s-1} + p sigmoid(z_in) * tanh(C))      rows to RMS <= 1
+                f = sigmoid(z_fgt)^p                              rows to RMS <= 1:
+                M_s = clip(f * M_{s-1} + (1 - f) * M_0 + p sigmoid(z_in) * tanh(C))
 
     Tokens of segment s read M_{s-1}, and M_s exists when segment s is complete: causal by construction.
 
@@ -135,9 +154,11 @@ class LM2Memory(nn.Module):
         self.k_proj = Float32Linear(width, key_value_width)
         self.v_proj = Float32Linear(width, key_value_width)
         self.u_proj = MemoryLinear(width, width)
+        self.q_norm = HeadRMSNorm(width // self.heads)
+        self.k_norm = HeadRMSNorm(width // self.heads)
         self.write_gate = WriteGate(width, self.heads)
         self.output_gate = OutputGate(width)
-        self.input_gate = UpdateGate(width)
+        self.input_gate = UpdateGate(width, start=2.0)
         self.forget_gate = UpdateGate(width, start=1.0)
 
     def initial_bank(self, rows: int, device: torch.device) -> Tensor:
@@ -189,8 +210,12 @@ class LM2Memory(nn.Module):
         return out_RTD, bank_RND
 
     def query(self, x: Tensor) -> Tensor:
-        """Q = X W_Q, float32."""
-        return self.q_proj(x).float()
+        """Q = RMSNorm per head (X W_Q), float32."""
+        return self.q_norm(self.q_proj(x).unflatten(-1, (self.heads, -1))).flatten(-2)
+
+    def keys(self, norm_RND: Tensor) -> Tensor:
+        """K = RMSNorm per head (M^ W_K): (R, K, N, E)."""
+        return self.k_norm(self._split(self.k_proj(norm_RND)))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The token side, for any leading shape: queries (.., D), rho (.., H) and offers x W_U (.., D), all float32."""
@@ -209,48 +234,60 @@ class LM2Memory(nn.Module):
         """Walk the bank over the segments. Returns M^ as each segment reads it, (R, S, N, D), and the last bank."""
         norms = []
         segments = q_RSTD.shape[1]
+        start_ND = initial_bank(self.slots, self.width, bank_RND.device)
         for s in range(segments):
             if cut_RS is not None:
                 bank_RND = _where(cut_RS[:, s], bank_RND.detach(), bank_RND)
             norm_RND = normalise(bank_RND)
             norms.append(norm_RND)
             if (s < segments - 1 or keep) and complete_RS[:, s].any():
-                written_RND = self.write(bank_RND, norm_RND, q_RSTD[:, s], rho_RSTH[:, s], u_RSTD[:, s])
+                written_RND = self.write(bank_RND, norm_RND, start_ND, q_RSTD[:, s], rho_RSTH[:, s], u_RSTD[:, s])
                 bank_RND = _where(complete_RS[:, s], written_RND, bank_RND)
         return torch.stack(norms, 1), bank_RND
 
-    def write(self, bank_RND: Tensor, norm_RND: Tensor, q_RTD: Tensor, rho_RTH: Tensor, u_RTD: Tensor) -> Tensor:
+    def write(
+        self, bank_RND: Tensor, norm_RND: Tensor, start_ND: Tensor, q_RTD: Tensor, rho_RTH: Tensor, u_RTD: Tensor
+    ) -> Tensor:
         """M_s from M_{s-1} and the tokens of segment s."""
         alignment_RHTN = self.align(q_RTD, norm_RND)
         mass_RND, offer_RND = self.offer(alignment_RHTN, rho_RTH, u_RTD)
-        return self.update(bank_RND, norm_RND, mass_RND, offer_RND)
+        return self.update(bank_RND, norm_RND, start_ND, mass_RND, offer_RND)
 
     def align(self, q_RTD: Tensor, norm_RND: Tensor) -> Tensor:
         """A = softmax over slots (Q K^T / sqrt(E)): (R, H, T, N)."""
-        return self._scores(self._split(q_RTD), self._split(self.k_proj(norm_RND))).softmax(-1)
+        return self._scores(self._split(q_RTD), self.keys(norm_RND)).softmax(-1)
 
     def offer(self, alignment_RHTN: Tensor, rho_RTH: Tensor, u_RTD: Tensor) -> tuple[Tensor, Tensor]:
-        """What the segment offers to each slot: p = 1 - exp(-m), spread over the heads' columns, and C."""
-        weight_RHTN = alignment_RHTN * rho_RTH.transpose(1, 2)[..., None]
-        m_RHN1 = weight_RHTN.sum(2)[..., None]
-        total_RHNE = weight_RHTN.transpose(2, 3) @ self._split(u_RTD)
-        offer_RHNE = total_RHNE / (m_RHN1 + OFFER_EPS)
-        mass_RHNE = -torch.expm1(-m_RHN1).expand_as(offer_RHNE)
-        return _join(mass_RHNE), _join(offer_RHNE)
+        """What the segment offers to each slot: the mass p, spread over the heads' columns, and the content C.
 
-    def update(self, bank_RND: Tensor, norm_RND: Tensor, mass_RND: Tensor, offer_RND: Tensor) -> Tensor:
-        """Forget and write in proportion to the mass, then bring each row back to RMS 1 where it is above."""
+        In closed form what token after token would leave: a_t = 0.99 rho_t A_tn, O <- (1 - a_t) O + a_t x_t W_U, and
+        p = 1 - prod_t (1 - a_t) is the sum of the weights that the tokens end with.
+        """
+        share_RHTN = MOST_SHARE * alignment_RHTN * rho_RTH.transpose(1, 2)[..., None]
+        left_RHTN = torch.log1p(-share_RHTN).cumsum(2)
+        weight_RHTN = share_RHTN * (left_RHTN[:, :, -1:] - left_RHTN).exp()
+        mass_RHN1 = -torch.expm1(left_RHTN[:, :, -1])[..., None]
+        offer_RHNE = weight_RHTN.transpose(2, 3) @ self._split(u_RTD) / (mass_RHN1 + OFFER_EPS)
+        return _join(mass_RHN1.expand_as(offer_RHNE)), _join(offer_RHNE)
+
+    def update(
+        self, bank_RND: Tensor, norm_RND: Tensor, start_ND: Tensor, mass_RND: Tensor, offer_RND: Tensor
+    ) -> Tensor:
+        """Forget and write in proportion to the mass, then bring each row back to RMS 1 where it is above.
+
+        What is forgotten goes back to the row's start, not to zero, so that slots never become the same.
+        """
         both = torch.cat([offer_RND, norm_RND], -1)
         forget_RND = (mass_RND * F.logsigmoid(self.forget_gate(both))).exp()
         input_RND = mass_RND * self.input_gate(both).sigmoid()
-        new_RND = forget_RND * bank_RND + input_RND * offer_RND.tanh()
+        new_RND = forget_RND * bank_RND + (1 - forget_RND) * start_ND + input_RND * offer_RND.tanh()
         return new_RND * new_RND.square().mean(-1, keepdim=True).clamp_min(1).rsqrt()
 
     def read(self, q_RSTD: Tensor, norm_RSND: Tensor) -> Tensor:
         """E_mem = A V for all segments at once: (R, S, T, D). With `memory_topk` only the k best slots are in A."""
         q_BHTE = self._split(q_RSTD.flatten(0, 1))
         flat_BND = norm_RSND.flatten(0, 1)
-        k_BKNE, v_BKNE = self._split(self.k_proj(flat_BND)), self._split(self.v_proj(flat_BND))
+        k_BKNE, v_BKNE = self.keys(flat_BND), self._split(self.v_proj(flat_BND))
         if self.topk is None:
             grouped = self.heads != self.key_value_heads
             e_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BKNE, v_BKNE, enable_gqa=grouped)
