@@ -1,6 +1,6 @@
 """`LM2Cache`: all that a model remembers of the rows it has read, as a value to copy, select, save and load.
 
-Shape suffixes: R rows, K key/value heads, T segment length, E head width, D width, N slots.
+Shape suffixes: R rows, K key/value heads, T segment length, P look-back, E head width, D width, N slots.
 """
 
 import hashlib
@@ -39,7 +39,15 @@ _NOT_IDENTITY = (
     "use_cache",
 )
 
-_SHAPE = ("num_hidden_layers", "hidden_size", "num_key_value_heads", "segment_length", "memory_slots", "memory_indices")
+_SHAPE = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_key_value_heads",
+    "segment_length",
+    "look_back",
+    "memory_slots",
+    "memory_indices",
+)
 
 
 class LayerState(NamedTuple):
@@ -48,21 +56,23 @@ class LayerState(NamedTuple):
     keys, values: (R, K, T, E), the open segment's, by position; beyond a row's count they hold anything.
     pending: (R, T, D), the block inputs of the open segment that its write will need; None without a bank.
     bank: (R, N, D), float32; None without a bank.
+    tail_keys, tail_values: (R, K, P, E), those of the P tokens before the open segment, the keys turned to positions -P
+        to -1; they hold anything for a row without a complete segment; None without look-back.
     """
 
     keys: Tensor
     values: Tensor
     pending: Tensor | None
     bank: Tensor | None
+    tail_keys: Tensor | None
+    tail_values: Tensor | None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "LayerState":
-        pending = None if self.pending is None else change(self.pending)
-        bank = None if self.bank is None else change(self.bank)
-        return LayerState(change(self.keys), change(self.values), pending, bank)
+        return LayerState(*(None if tensor is None else change(tensor) for tensor in self))
 
 
 class LM2Cache(Cache):
-    """The state of a batch of rows: per block the open segment and the bank, and the segments' token counts.
+    """The state of a batch of rows: per block the open segment and the bank, and the rows' token counts.
 
     `LM2ForCausalLM.forward` updates the cache it is given and returns the same object, as in Hugging Face; its
     tensors are replaced, never changed in place, so `copy()` is a fork that costs nothing. `copy`, `select`,
@@ -71,7 +81,7 @@ class LM2Cache(Cache):
 
     Attributes:
         states: one `LayerState` per block, or an empty list before the first call.
-        count_R: tokens in each row's open segment, between 0 and T - 1 (CPU).
+        tokens_R: real tokens that each row has read since its start (CPU).
         seen: columns read so far, pads included: the length that `generate` compares with a full attention mask.
     """
 
@@ -79,7 +89,7 @@ class LM2Cache(Cache):
         super().__init__(layers=[])
         self.config = config
         self.states: list[LayerState] = []
-        self.count_R = torch.zeros(0, dtype=torch.long)
+        self.tokens_R = torch.zeros(0, dtype=torch.long)
         self.seen = 0
 
     def __repr__(self) -> str:
@@ -91,7 +101,12 @@ class LM2Cache(Cache):
     @property
     def rows(self) -> int:
         """Rows of the batch; 0 before the first call."""
-        return len(self.count_R)
+        return len(self.tokens_R)
+
+    @property
+    def count_R(self) -> Tensor:
+        """Tokens in each row's open segment, between 0 and T - 1 (CPU)."""
+        return self.tokens_R % self.config.segment_length
 
     def check_fits(self, config: LM2Config, rows: int) -> None:
         """Check that a model of `config` can go on from here with an input of `rows` rows.
@@ -111,16 +126,16 @@ class LM2Cache(Cache):
                 "cache.repeat(...) to bring them together"
             )
 
-    def record(self, states: Sequence[LayerState], count_R: Tensor, columns: int) -> None:
+    def record(self, states: Sequence[LayerState], tokens_R: Tensor, columns: int) -> None:
         """Take over what a forward call ends with."""
-        self.states, self.count_R = list(states), count_R
+        self.states, self.tokens_R = list(states), tokens_R
         self.seen += columns
 
     # Values: these return a new cache.
 
     def copy(self) -> "LM2Cache":
         """A fork: it shares the tensors, and what happens to one does not touch the other."""
-        return self._with(lambda tensor: tensor, self.count_R)
+        return self._with(lambda tensor: tensor, self.tokens_R)
 
     def select(self, rows: Sequence[int] | Tensor) -> "LM2Cache":
         """The rows in the given order; a row may be named twice or not at all.
@@ -129,7 +144,7 @@ class LM2Cache(Cache):
             ValueError: a row is not there.
         """
         index = self._row_index(rows)
-        return self._with(lambda tensor: tensor.index_select(0, index.to(tensor.device)), self.count_R[index])
+        return self._with(lambda tensor: tensor.index_select(0, index.to(tensor.device)), self.tokens_R[index])
 
     def repeat(self, times: int) -> "LM2Cache":
         """Each row `times` times, copies next to each other: the order of returned sequences and beams."""
@@ -137,11 +152,11 @@ class LM2Cache(Cache):
 
     def detach(self) -> "LM2Cache":
         """The same values without their gradient history."""
-        return self._with(torch.Tensor.detach, self.count_R)
+        return self._with(torch.Tensor.detach, self.tokens_R)
 
     def to(self, device: torch.device | str) -> "LM2Cache":
         """The same values on another device."""
-        return self._with(lambda tensor: tensor.to(device), self.count_R)
+        return self._with(lambda tensor: tensor.to(device), self.tokens_R)
 
     @property
     def nbytes(self) -> int:
@@ -157,11 +172,11 @@ class LM2Cache(Cache):
             ValueError: a row is not there.
         """
         if rows is None:
-            self.states, self.count_R, self.seen = [], self.count_R.new_zeros(0), 0
+            self.states, self.tokens_R, self.seen = [], self.tokens_R.new_zeros(0), 0
             return
         index = self._row_index(rows)
         chosen_R = torch.zeros(self.rows, dtype=torch.bool).index_fill(0, index, True)
-        self.count_R = self.count_R.masked_fill(chosen_R, 0)
+        self.tokens_R = self.tokens_R.masked_fill(chosen_R, 0)
         self.states = [self._reset_state(state, chosen_R) for state in self.states]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -218,7 +233,7 @@ class LM2Cache(Cache):
             OSError: the folder is missing or the disk is full; no partial file stays.
         """
         tensors = {f"{i}.{name}": tensor for i, state in enumerate(self.states) for name, tensor in _named(state)}
-        tensors["count"] = self.count_R
+        tensors["tokens"] = self.tokens_R
         header = {
             "format": "lm2-cache",
             "schema": str(SCHEMA),
@@ -249,24 +264,22 @@ class LM2Cache(Cache):
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or not a cache file ({error}): save the cache again") from error
         cache = cls(model.config)
-        count_R = tensors.pop("count").cpu()
+        tokens_R = tensors.pop("tokens").cpu()
         layers = 1 + max((int(name.split(".")[0]) for name in tensors), default=-1)
         states = [
-            LayerState(
-                tensors[f"{i}.keys"], tensors[f"{i}.values"], tensors.get(f"{i}.pending"), tensors.get(f"{i}.bank")
-            )
+            LayerState(**{name: tensors.get(f"{i}.{name}") for name in LayerState._fields})  # ty: ignore
             for i in range(layers)
         ]
-        cache.record(states, count_R, int(header["seen"]))
+        cache.record(states, tokens_R, int(header["seen"]))
         return cache
 
-    def _with(self, change: Callable[[Tensor], Tensor], count_R: Tensor) -> "LM2Cache":
+    def _with(self, change: Callable[[Tensor], Tensor], tokens_R: Tensor) -> "LM2Cache":
         other = LM2Cache(self.config)
-        other.record([state.map(change) for state in self.states], count_R, self.seen)
+        other.record([state.map(change) for state in self.states], tokens_R, self.seen)
         return other
 
     def _become(self, other: "LM2Cache") -> None:
-        self.states, self.count_R = other.states, other.count_R
+        self.states, self.tokens_R = other.states, other.tokens_R
 
     def _row_index(self, rows: Sequence[int] | Tensor) -> Tensor:
         index = torch.as_tensor(rows, dtype=torch.long).cpu().reshape(-1)

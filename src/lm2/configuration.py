@@ -105,6 +105,7 @@ class LM2Config(PreTrainedConfig):
     Args:
         base_model_type: the backbone family: llama, mistral, qwen2, qwen3 or smollm3.
         segment_length: T, the tokens that self-attention sees at once; the bank is written when T tokens are complete.
+        look_back: tokens before a segment that its self-attention sees too, 0 to T, for what the border cuts in two.
         memory_slots: N, the rows of each block's bank.
         memory_layers: indices of the blocks with a bank; None gives every block one.
         memory_heads: query heads of the memory; None takes the backbone's number of attention heads.
@@ -122,6 +123,7 @@ class LM2Config(PreTrainedConfig):
 
     base_model_type: str = "llama"
     segment_length: int = 512
+    look_back: int = 0
     memory_slots: int = 64
     memory_layers: list[int] | None = None
     memory_heads: int | None = None
@@ -193,6 +195,11 @@ class LM2Config(PreTrainedConfig):
         assert self.memory_key_value_heads is not None
         _require_divides("hidden_size", self.hidden_size, "memory_heads", self.memory_heads)
         _require_divides("memory_heads", self.memory_heads, "memory_key_value_heads", self.memory_key_value_heads)
+        if not 0 <= self.look_back <= self.segment_length:
+            raise ValueError(
+                f"look_back must lie between 0 and segment_length ({self.segment_length}), and it is {self.look_back}: "
+                "lower it, or lengthen the segments"
+            )
         if self.memory_topk is not None and not 1 <= self.memory_topk <= self.memory_slots:
             raise ValueError(
                 f"memory_topk must lie between 1 and memory_slots ({self.memory_slots}), and it is {self.memory_topk}: "

@@ -5,12 +5,16 @@ column j is position j counted from the start of the open segment; then the colu
 padding on any side, and any cut of a text into calls, is the same input to the blocks.
 
 Shape suffixes: B, L rows and columns of the call; R rows of the layout (B, or the number of packed documents); S
-segments; W columns of a segment; C = S W; T segment length; D features.
+segments; W columns of a segment; C = S W; T segment length; D, F features; P = `look_back` columns before a segment.
 
 Two forms. *Fold*: (R, C) becomes (R S, W), and self-attention sees S R rows at once. *Step*, when no row passes its
 segment's end and some tokens are cached: only the new tokens are queries, against the buffer of T keys.
+
+Look-back: before the keys of a segment stand the last P of the segment before it (`tails`), at positions -P to -1, and
+the mask hides them where a row has no segment before.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,16 +25,17 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Layout:
-    """One call's layout. `start_R` and `length_R` live on the CPU: which kernels run depends on them.
+    """One call's layout. `read_R` and `length_R` live on the CPU: which kernels run depends on them.
 
-    start_R: tokens of the open segment that are cached; length_R: real tokens of this call; row_BL, rank_BL: each
-    token's row of the layout and its rank among that row's real tokens, None when the call's rows are full; real_BL:
-    False for a pad.
+    read_R: tokens that the row has read before; length_R: real tokens of this call; row_BL, rank_BL: each token's row
+    of the layout and its rank among that row's real tokens, None when the call's rows are full; real_BL: False for a
+    pad.
     """
 
     shape: tuple[int, int]
     segment_length: int
-    start_R: Tensor
+    look_back: int
+    read_R: Tensor
     length_R: Tensor
     device: torch.device
     row_BL: Tensor | None = None
@@ -39,7 +44,12 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        return len(self.start_R)
+        return len(self.read_R)
+
+    @cached_property
+    def start_R(self) -> Tensor:
+        """Tokens of the open segment that are cached."""
+        return self.read_R % self.segment_length
 
     @cached_property
     def end_R(self) -> Tensor:
@@ -63,6 +73,16 @@ class Layout:
     def complete_RS(self) -> Tensor:
         """Whether a row's segment has all its T tokens after this call (CPU)."""
         return self.end_R[:, None] >= (torch.arange(self.segments) + 1) * self.segment_length
+
+    @cached_property
+    def follows_RS(self) -> Tensor:
+        """Whether a row's segment has another before it (CPU)."""
+        return (self.read_R // self.segment_length)[:, None] + torch.arange(self.segments) > 0
+
+    @cached_property
+    def looks_back(self) -> bool:
+        """Whether the keys of this call include those before a segment: not so where no row has any."""
+        return self.look_back > 0 and bool(self.follows_RS.any())
 
     def cut_RS(self, bptt_segments: int | None) -> Tensor | None:
         """Before which s the bank is detached: S - s a multiple of n, 0 < s < S, with each row's own S (CPU)."""
@@ -142,16 +162,49 @@ class Layout:
         last_R = (self.end_R // self.segment_length).clamp_max(self.segments - 1).to(self.device)
         return filled[torch.arange(self.rows, device=self.device), last_R]
 
+    def tails(self, filled: Tensor, old: Tensor | None, turn: Callable[[Tensor], Tensor]) -> Tensor:
+        """The P columns that stand before each segment: (R, S, .., P, F), and (R, S + 1, ..) if a segment is complete.
+
+        Args:
+            filled: what `fill` returned.
+            old: (R, .., P, F), those before the first segment; None for none, which gives zeros.
+            turn: what is done to the columns on their way over the border.
+        """
+        if old is None:
+            old = filled.new_zeros(self.rows, *filled.shape[1:-2], self.look_back, filled.shape[-1])
+        if not self.complete_RS.any():
+            return old[:, None]
+        last = filled[..., -self.look_back :, :].unflatten(0, (self.rows, -1))
+        return torch.cat([old[:, None], turn(last)], 1)
+
+    def precede(self, tails: Tensor, filled: Tensor, cut_RS: Tensor | None) -> Tensor:
+        """Each segment with its tail before it: (R S, .., P + W, F), or P + T columns for a step."""
+        if not self.looks_back:
+            return filled
+        tails = tails[:, : self.segments]
+        if cut_RS is not None:
+            cut = cut_RS.to(self.device).view(*cut_RS.shape, *[1] * (tails.dim() - 2))
+            tails = torch.where(cut, tails.detach(), tails)
+        return torch.cat([tails.flatten(0, 1), filled], -2)
+
+    def last_tail(self, tails: Tensor) -> Tensor:
+        """What stands before each row's open segment after this call: (R, .., P, F)."""
+        complete_R = (self.end_R // self.segment_length).to(self.device)
+        return tails[torch.arange(self.rows, device=self.device), complete_R]
+
     def mask(self, window: int | None, dtype: torch.dtype, needed: bool) -> Tensor | None:
         """The additive attention mask, or None where plain causal attention says the same and no mask is needed.
 
         Every query keeps its own key, so no row is masked out whole.
         """
-        if not self.is_step and not needed and (window is None or window >= self.width):
+        if not self.is_step and not needed and not self.looks_back and (window is None or window >= self.width):
             return None
-        keys = torch.arange(self.segment_length if self.is_step else self.width, device=self.device)
+        back = self.look_back if self.looks_back else 0
+        keys = torch.arange(-back, self.segment_length if self.is_step else self.width, device=self.device)
         distance = self.position_ids[..., None] - keys
         allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        if back and not self.follows_RS.all():
+            allowed = allowed & (self.follows_RS.flatten().to(self.device)[:, None, None] | (keys >= 0))
         zero = torch.zeros((), dtype=dtype, device=self.device)
         return torch.where(allowed, zero, torch.finfo(dtype).min)[:, None]
 
@@ -160,28 +213,30 @@ def plan(
     shape: tuple[int, int],
     segment_length: int,
     device: torch.device,
-    start_B: Tensor | None = None,
+    read_B: Tensor | None = None,
     attention_mask: Tensor | None = None,
     position_ids: Tensor | None = None,
+    look_back: int = 0,
 ) -> Layout:
     """Lay out one call.
 
     Args:
         shape: (B, L) of the call.
-        start_B: tokens of each row's open segment that are cached; None starts afresh.
+        read_B: tokens that each row has read before; None starts afresh.
         attention_mask: (B, L or more), 1 for a real token; the last L columns count, the ones before are the cache's.
         position_ids: only looked at without a mask and without a cache, for borders of packed documents: there the
             positions do not rise by one.
+        look_back: P, columns of the segment before that each segment sees.
 
     Raises:
         ValueError: the mask's shape does not fit.
     """
-    if attention_mask is None and start_B is None and position_ids is not None:
-        layout = _plan_documents(shape, segment_length, device, position_ids)
+    if attention_mask is None and read_B is None and position_ids is not None:
+        layout = _plan_documents(shape, segment_length, device, position_ids, look_back)
         if layout is not None:
             return layout
     batch, length = shape
-    start_R = torch.zeros(batch, dtype=torch.long) if start_B is None else start_B
+    read_R = torch.zeros(batch, dtype=torch.long) if read_B is None else read_B
     if attention_mask is not None:
         if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
             raise ValueError(
@@ -192,12 +247,13 @@ def plan(
         if not real_BL.all():
             row_BL = torch.arange(batch, device=device)[:, None].expand(batch, length)
             rank_BL = real_BL.cumsum(1) - 1
-            return Layout(shape, segment_length, start_R, real_BL.sum(1).cpu(), device, row_BL, rank_BL, real_BL)
-    return Layout(shape, segment_length, start_R, torch.full((batch,), length), device)
+            length_R = real_BL.sum(1).cpu()
+            return Layout(shape, segment_length, look_back, read_R, length_R, device, row_BL, rank_BL, real_BL)
+    return Layout(shape, segment_length, look_back, read_R, torch.full((batch,), length), device)
 
 
 def _plan_documents(
-    shape: tuple[int, int], segment_length: int, device: torch.device, position_ids: Tensor
+    shape: tuple[int, int], segment_length: int, device: torch.device, position_ids: Tensor, look_back: int
 ) -> Layout | None:
     """Each document a row of its own. None when the positions show no border."""
     position_ids = position_ids.expand(shape)
@@ -209,8 +265,8 @@ def _plan_documents(
     document = border.cumsum(0) - 1
     rank = index - torch.where(border, index, 0).cummax(0).values
     length_R = document.bincount().cpu()
-    start_R = torch.zeros_like(length_R)
-    return Layout(shape, segment_length, start_R, length_R, device, document.view(shape), rank.view(shape))
+    read_R = torch.zeros_like(length_R)
+    return Layout(shape, segment_length, look_back, read_R, length_R, device, document.view(shape), rank.view(shape))
 
 
 def _columns(x_RT: Tensor, dim: int) -> Tensor:

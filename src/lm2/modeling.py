@@ -82,27 +82,53 @@ FAMILIES = {
 class Call:
     """What all blocks of one forward call share.
 
-    keep: whether the state after the call is wanted; masks: the attention mask by sliding window.
+    keep: whether the state after the call is wanted; masks: the attention mask by sliding window; border: cosine and
+    sine of the rotary angles at position T, for look-back.
     """
 
     layout: Layout
     rotary: tuple[Tensor, Tensor]
+    border: tuple[Tensor, Tensor]
     masks: dict[int | None, Tensor | None]
     cut_RS: Tensor | None
     keep: bool
 
 
 class OpenSegment:
-    """Stands in for a cache in the family's attention: puts cached and new keys together, and remembers the result."""
+    """Stands in for a cache in the family's attention: puts cached and new keys together, and remembers the result.
 
-    def __init__(self, layout: Layout, state: LayerState | None):
-        self.layout, self.state = layout, state
+    With look-back it also puts the keys and values of the tokens before each segment there. Keys arrive turned by the
+    positions of their own segment; those that cross the border are turned back by T, which brings them to -P to -1.
+    """
+
+    def __init__(self, call: Call, state: LayerState | None, rotates: bool):
+        self.call, self.state, self.rotates = call, state, rotates
         self.keys = self.values = torch.empty(0)
+        self.tails: list[Tensor] = []
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        self.keys = self.layout.fill(keys, self.state.keys if self.state else None)
-        self.values = self.layout.fill(values, self.state.values if self.state else None)
-        return self.keys, self.values
+        layout, state = self.call.layout, self.state
+        self.keys = layout.fill(keys, state.keys if state else None)
+        self.values = layout.fill(values, state.values if state else None)
+        if not layout.look_back:
+            return self.keys, self.values
+        key_tails = layout.tails(self.keys, state.tail_keys if state else None, self._turn_back)
+        value_tails = layout.tails(self.values, state.tail_values if state else None, lambda tail: tail)
+        self.tails = [key_tails, value_tails]
+        cut_RS = self.call.cut_RS
+        return layout.precede(key_tails, self.keys, cut_RS), layout.precede(value_tails, self.values, cut_RS)
+
+    def close(self, pending: Tensor | None, bank_RND: Tensor | None) -> LayerState:
+        """The block's state after the call."""
+        layout = self.call.layout
+        tail_keys, tail_values = [layout.last_tail(tails) for tails in self.tails] or [None, None]
+        return LayerState(layout.open(self.keys), layout.open(self.values), pending, bank_RND, tail_keys, tail_values)
+
+    def _turn_back(self, keys: Tensor) -> Tensor:
+        if not self.rotates:
+            return keys
+        cos, sin = self.call.border
+        return (keys.float() * cos - llama.rotate_half(keys.float()) * sin).to(keys.dtype)
 
 
 class LM2DecoderLayer(GradientCheckpointingLayer):
@@ -120,10 +146,11 @@ class LM2DecoderLayer(GradientCheckpointingLayer):
         self.post_attention_layernorm = family.norm(config.hidden_size, eps=config.rms_norm_eps)
         self.memory = LM2Memory(config) if layer_idx in config.memory_indices else None
         self.window = family.window(config, layer_idx)
+        self.rotates = bool(getattr(self.self_attn, "use_rope", True))  # SmolLM3 has blocks without positions.
 
     def forward(self, h: Tensor, state: LayerState | None, call: Call) -> tuple[Tensor, LayerState | None]:
         x = self.input_layernorm(h)
-        segment = OpenSegment(call.layout, state)
+        segment = OpenSegment(call, state, self.rotates)
         attended, _ = self.self_attn(
             hidden_states=x,
             position_embeddings=call.rotary,
@@ -136,9 +163,7 @@ class LM2DecoderLayer(GradientCheckpointingLayer):
             read, pending, bank_RND = self._remember(self.memory, x, state, call)
             h = h + read
         h = h + self.mlp(self.post_attention_layernorm(h))
-        if not call.keep:
-            return h, None
-        return h, LayerState(call.layout.open(segment.keys), call.layout.open(segment.values), pending, bank_RND)
+        return h, segment.close(pending, bank_RND) if call.keep else None
 
     def _remember(
         self, memory: LM2Memory, x: Tensor, state: LayerState | None, call: Call
@@ -226,20 +251,21 @@ class LM2Model(LM2PreTrainedModel):
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
         _check_inputs(embeds, cache, self.config)
-        start = cache.count_R if cache is not None and cache.rows else None
+        read_B = cache.tokens_R if cache is not None and cache.rows else None
         layout = plan(
             (embeds.shape[0], embeds.shape[1]),
             self.config.segment_length,
             embeds.device,
-            start,
+            read_B,
             attention_mask,
             position_ids if cache is None else None,
+            self.config.look_back,
         )
         h = layout.lay(embeds)
         call = self._call(layout, h, keep=cache is not None)
         h, states, all_hidden = self._blocks(h, call, cache, bool(output_hidden_states))
         if cache is not None:
-            cache.record(states, layout.end_R % self.config.segment_length, embeds.shape[1])
+            cache.record(states, layout.read_R + layout.length_R, embeds.shape[1])
         out_BLD = self.norm(layout.unlay(h))
         hidden_states = (*all_hidden, out_BLD) if output_hidden_states else None
         return BaseModelOutputWithPast(last_hidden_state=out_BLD, past_key_values=cache, hidden_states=hidden_states)
@@ -248,7 +274,14 @@ class LM2Model(LM2PreTrainedModel):
         needed = self.config._attn_implementation != "sdpa"
         masks = {window: layout.mask(window, h.dtype, needed) for window in self.windows}
         cut_RS = layout.cut_RS(self.config.bptt_segments) if torch.is_grad_enabled() else None
-        return Call(layout, self.rotary_emb(h, layout.position_ids), masks, cut_RS, keep)
+        rotary = self.rotary_emb(h, layout.position_ids)
+        return Call(layout, rotary, self._border(), masks, cut_RS, keep)
+
+    def _border(self) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the rotary angles at position T: a pure turn, without the scale that some families add."""
+        angle = self.config.segment_length * self.rotary_emb.inv_freq.float()
+        angle = torch.cat([angle, angle])
+        return angle.cos(), angle.sin()
 
     def _blocks(
         self, h: Tensor, call: Call, cache: LM2Cache | None, record: bool

@@ -44,8 +44,18 @@ CASES = {
     },
     "qwen3": {"base_model_type": "qwen3", "head_dim": 8},
     "smollm3": {"base_model_type": "smollm3", "no_rope_layers": [1, 0], "tie_word_embeddings": False},
+    "look-back": {"segment_length": 7, "look_back": 3},
+    "look-back over a whole segment": {"base_model_type": "qwen3", "head_dim": 8, "look_back": 6, "memory_layers": [0]},
+    "look-back in a window": {"base_model_type": "mistral", "sliding_window": 3, "look_back": 4},
+    "look-back without positions": {
+        "base_model_type": "smollm3",
+        "no_rope_layers": [0, 1],
+        "tie_word_embeddings": False,
+        "segment_length": 5,
+        "look_back": 5,
+    },
 }
-FEW = ("fewer slots than tokens", "more slots than width", "top-k", "qwen2")
+FEW = ("fewer slots than tokens", "more slots than width", "top-k", "qwen2", "look-back")
 
 
 def tiny_config(case: str, **overrides) -> LM2Config:

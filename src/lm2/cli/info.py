@@ -70,7 +70,8 @@ def measure(config: "LM2Config") -> Size:
     """Build the model on the meta device and count.
 
     The state is what a float32 stream holds at the last token of a segment: the banks (N x d for each memory layer),
-    and for the open segment the keys and values of every layer and the inputs (T x d) of each memory layer.
+    and for the open segment the keys and values of every layer, those of the tokens that it looks back at included,
+    and the inputs (T x d) of each memory layer.
     """
     import torch
 
@@ -86,7 +87,11 @@ def measure(config: "LM2Config") -> Size:
         base_parameters=sum(p.numel() for p in model.parameters()) - memory,
         memory_parameters=memory,
         bank_bytes=4 * layers * config.memory_slots * config.hidden_size,
-        segment_bytes=4 * config.segment_length * (keys_and_values + layers * config.hidden_size),
+        segment_bytes=4
+        * (
+            (config.segment_length + config.look_back) * keys_and_values
+            + config.segment_length * layers * config.hidden_size
+        ),
     )
 
 
