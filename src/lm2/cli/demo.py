@@ -11,6 +11,6 @@ STOPPED = "The last checkpoint is kept; the same command goes on from it."
 
 def run(options: Options) -> None:
     """Train, evaluate, print the table."""
-    from lm2 import demo
+    from lm2.demo import runner
 
-    demo.run(options)
+    runner.run(options)

@@ -85,8 +85,8 @@ class RunConfig:
     """AdamW's averaging of the gradient and of its square"""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them"""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Learning rate after the warm-up"""
+    schedule: Literal["cosine", "linear", "constant", "trapezoid"] = "cosine"
+    """Learning rate after the warm-up; "trapezoid" stays at the peak and falls linearly over the last 30 %"""
     warmup_steps: int = 100
     """Steps over which the learning rate rises from 0"""
     accumulation: int = 1

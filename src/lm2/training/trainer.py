@@ -33,7 +33,13 @@ from lm2.training.config import BatchRequest, RunConfig, differences
 
 RUN_FILE = "lm2_run.json"
 LOG_FILE = "log.jsonl"
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+SCHEDULES = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "constant": "constant_with_warmup",
+    "trapezoid": "warmup_stable_decay",
+}
+TRAPEZOID_FALL = 0.3
 UNDECAYED_OWNERS = ("Norm", "Gate", "MemoryTokens")
 
 
@@ -230,6 +236,7 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
         learning_rate=run.learning_rate,
         max_grad_norm=run.max_grad_norm,
         lr_scheduler_type=SCHEDULES[run.schedule],
+        lr_scheduler_kwargs=_schedule_settings(run),
         warmup_steps=run.warmup_steps,
         bf16=run.bf16,
         use_cpu=not torch.accelerator.is_available(),
@@ -246,6 +253,13 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
         use_cache=getattr(model.config, "use_cache", False),  # what the saved configuration says
         seed=run.seed,
     )
+
+
+def _schedule_settings(run: RunConfig) -> dict[str, Any]:
+    if run.schedule != "trapezoid":
+        return {}
+    fall = min(round(TRAPEZOID_FALL * run.steps), run.steps - run.warmup_steps)
+    return {"num_decay_steps": fall, "decay_type": "linear"}
 
 
 def _check_sharding_can_start(run: RunConfig) -> None:

@@ -1,0 +1,165 @@
+"""One model of the demo in a process of its own: `python -m lm2.demo.contender FOLDER NAME`.
+
+Small matrices do not get faster with more threads, so each model has one thread and several models run side by side.
+The model is trained (from its last checkpoint), saved, and asked; what is done already is not done again. The process
+ends when its standard input closes, so none is left behind when the demo is killed.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from lm2 import LM2ForCausalLM
+from lm2.baselines import RMTForCausalLM
+from lm2.demo.config import DemoConfig
+from lm2.demo.evaluation import answer, last_segment
+from lm2.demo.material import load_set, load_tokenizer, training_rows
+from lm2.demo.recipe import Recipe, contender, kind_at, new_backbone, recipe_of, stages
+from lm2.demo.rows import Rows, make_batch
+from lm2.errors import sentence
+from lm2.files import replacing
+from lm2.training import RunConfig, train
+from lm2.training.trainer import LOG_FILE
+
+SETTINGS_FILE, TRAINING_FILE, ANSWERS_FILE = "settings.json", "training.json", "answers.jsonl"
+SAVE_EVERY = 200
+
+
+def main(folder: Path, name: str) -> int:
+    """Do one model's part; returns the exit code, 2 when an error is the user's."""
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    options = DemoConfig.from_json(settings["options"], folder)
+    try:
+        train_one(options, name)
+        if name != "base":
+            ask(options, name)
+    except (ValueError, OSError) as error:
+        print(sentence(error), file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_of(options: DemoConfig, recipe: Recipe, name: str, rows: Rows, vocabulary: int) -> RunConfig:
+    """The training of one model. The contenders read the very same rows."""
+    is_base = name == "base"
+    phases = recipe.base_phases if is_base else recipe.phases
+    steps = recipe.base_steps if is_base else recipe.steps
+    plan = stages(recipe, phases, steps)
+    return RunConfig(
+        model=partial(_start, options.out, name, recipe, vocabulary),
+        make_batch=partial(make_batch, rows, phases, plan),
+        stages=plan,
+        output_dir=options.out / name,
+        seed=2 * options.seed + (not is_base),
+        learning_rate=recipe.learning_rate,
+        memory_learning_rate_factor=recipe.memory_learning_rate_factor,
+        weight_decay=0.01,
+        betas=(0.9, 0.98),
+        schedule="trapezoid",
+        warmup_steps=min(50, steps // 4),
+        save_every=SAVE_EVERY,
+        keep_checkpoints=1,
+        report_to=(),
+    )
+
+
+def _start(out: Path, name: str, recipe: Recipe, vocabulary: int) -> PreTrainedModel:
+    """The untrained model: a new backbone (run by RMT without memory, whose head skips unlabelled positions), or a
+    contender around the trained one."""
+    if name == "base":
+        return contender("plain", new_backbone(recipe, vocabulary), recipe)
+    return contender(name, AutoModelForCausalLM.from_pretrained(out / "base" / "model"), recipe)
+
+
+def training_tokens(run: RunConfig, recipe: Recipe, rows: Rows, name: str) -> int:
+    """Tokens that the whole run reads, pads included."""
+    phases = recipe.base_phases if name == "base" else recipe.phases
+    total = 0
+    for step in range(run.steps):
+        segments = run.segments_at(step)
+        kind = kind_at(phases, run.stages, run.seed, step, segments)
+        total += -(-recipe.rows // segments) * rows.width(kind, segments)
+    return total
+
+
+def train_one(options: DemoConfig, name: str) -> None:
+    """Train a model that is not trained yet; the folder `model` appears when it is."""
+    folder, recipe = options.out / name, recipe_of(options)
+    if (folder / "model").exists():
+        return
+    tokenizer = load_tokenizer(options.out)
+    rows = training_rows(options, recipe)
+    run = run_of(options, recipe, name, rows, len(tokenizer))
+    resumed = any(folder.glob("checkpoint-*"))
+    began = time.perf_counter()
+    model = train(run, resume=True).model
+    assert isinstance(model, PreTrainedModel)
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": run.steps,
+        "tokens": training_tokens(run, recipe, rows, name),
+        "seconds": None if resumed else round(time.perf_counter() - began, 1),  # unknown when stopped in between
+    }
+    with replacing(folder / TRAINING_FILE) as beside:
+        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    partial_folder = folder / ".model.partial"
+    saved = model.backbone if name == "base" else model
+    assert isinstance(saved, PreTrainedModel)
+    saved.save_pretrained(partial_folder)
+    tokenizer.save_pretrained(partial_folder)
+    partial_folder.rename(folder / "model")
+
+
+def ask(options: DemoConfig, name: str) -> None:
+    """Answer the evaluation sets that have no answers yet, one line of `answers.jsonl` each."""
+    path, recipe = options.out / name / ANSWERS_FILE, recipe_of(options)
+    lines = read_answers(path)
+    done = {(line["where"], line["segments"]) for line in lines}
+    missing = [column for column in options.columns() if column not in done]
+    if not missing:
+        return
+    kind = LM2ForCausalLM if name == "lm2" else RMTForCausalLM
+    model = kind.from_pretrained(options.out / name / "model").eval()
+    for where, segments in missing:
+        began = time.perf_counter()
+        ids_NL = torch.from_numpy(load_set(options.out, where, segments).ids)
+        if name == "plain":
+            ids_NL = last_segment(ids_NL, recipe.segment_length)
+        answers = answer(model, ids_NL, recipe.segment_length).tolist()
+        seconds = round(time.perf_counter() - began, 2)
+        lines.append({"where": where, "segments": segments, "answers": answers, "seconds": seconds})
+        with replacing(path) as beside:
+            beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_answers(path: Path) -> list[dict]:
+    """The lines of `answers.jsonl`; none if there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def steps_done(folder: Path) -> int:
+    """The step that the training in `folder` has logged last."""
+    path = folder / LOG_FILE
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    return json.loads(whole[-1])["step"] if whole else 0
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # not sys.stdin, whose lock would be held when the interpreter ends
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,185 @@
+"""What the demo found: accuracies with intervals, the table, results.json, and the first questions with their answers.
+
+An interval is Wilson's for a share k/n at 95 % (z = 1.96):
+
+    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)          p = k/n
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lm2.demo.config import DemoConfig
+from lm2.demo.contender import ANSWERS_FILE, SETTINGS_FILE, TRAINING_FILE, read_answers
+from lm2.demo.material import EvaluationSet, load_set, load_tokenizer
+from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
+from lm2.files import replacing
+
+Z95 = 1.959964
+EXAMPLES = 3
+RESULTS_FILE = "results.json"
+TITLES = {"own": "The fact is in the question's own segment", "earlier": "The fact is in an earlier segment"}
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `correct` in `n`.
+
+    Raises:
+        ValueError: `n` below 1, or `correct` outside 0 .. n.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"an interval needs 0 <= correct <= n and n >= 1, they are {correct} and {n}")
+    share, z2 = correct / n, Z95**2 / n
+    middle = share + z2 / 2
+    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def collect(options: DemoConfig) -> dict[str, Any]:
+    """All results of a finished run as JSON values, from the files of its folder."""
+    sets = {column: load_set(options.out, *column) for column in options.columns()}
+    answers = {name: _answers_of(options, name) for name in CONTENDERS}
+    T = recipe_of(options).segment_length
+    rows = [
+        _row(name, where, segments, found, answers[name][where, segments]["answers"], T)
+        for (where, segments), found in sets.items()
+        for name in CONTENDERS
+    ]
+    return {
+        **json.loads((options.out / SETTINGS_FILE).read_text(encoding="utf-8")),
+        "environment": environment(),
+        "training": {name: _training_of(options, name, answers.get(name)) for name in ("base", *CONTENDERS)},
+        "accuracy": rows,
+        "examples": _examples(options, sets, answers["lm2"]),
+    }
+
+
+def _answers_of(options: DemoConfig, name: str) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(line["where"], line["segments"]): line for line in read_answers(options.out / name / ANSWERS_FILE)}
+
+
+def _row(name: str, where: str, segments: int, asked: EvaluationSet, answers: list[int], T: int) -> dict[str, Any]:
+    correct = int((np.array(answers) == asked.answers).sum())
+    low, high = wilson(correct, len(asked))
+    return {
+        "model": name,
+        "where": where,
+        "segments": segments,
+        "tokens": segments * T,
+        "n": len(asked),
+        "correct": correct,
+        "accuracy": correct / len(asked),
+        "low": low,
+        "high": high,
+        "constant": asked.constant,
+        "median_distance": float(np.median(asked.distances)),
+    }
+
+
+def _training_of(options: DemoConfig, name: str, answers: dict | None) -> dict[str, Any]:
+    facts = json.loads((options.out / name / TRAINING_FILE).read_text(encoding="utf-8"))
+    if answers is not None:
+        facts["evaluation_seconds"] = round(sum(line["seconds"] for line in answers.values()), 1)
+    return facts
+
+
+def _examples(options: DemoConfig, sets: dict, answers: dict) -> list[dict[str, Any]]:
+    """The first questions of the longest text, with LM2's answers."""
+    column = options.columns()[-1]
+    asked, given = sets[column], answers[column]["answers"]
+    tokenizer = load_tokenizer(options.out)
+    return [
+        {
+            "fact": str(asked.facts[i]),
+            "question": str(asked.questions[i]),
+            "distance": int(asked.distances[i]),
+            "answer": str(tokenizer.decode([given[i]])).strip(),
+            "right_answer": str(asked.words[i]),
+        }
+        for i in range(min(EXAMPLES, len(asked)))
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit (None outside a repository) and processors."""
+    packages = ("lm2", "torch", "transformers", "tokenizers")
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "commit": done.stdout.strip() if done.returncode == 0 else None,
+        "processors": os.cpu_count(),
+        "machine": platform.machine(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ImportError:  # run from a source tree that is not installed
+        return None
+
+
+def save(options: DemoConfig, results: dict[str, Any]) -> None:
+    """Write results.json."""
+    with replacing(options.out / RESULTS_FILE) as beside:
+        beside.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """Print the two tables and the examples."""
+    for where, title in TITLES.items():
+        rows = [row for row in results["accuracy"] if row["where"] == where]
+        if rows:
+            console.print(_table(title, rows))
+    trained = results["training"]
+    console.print(
+        "Parameters: "
+        + ", ".join(f"{NAMES[name]} {trained[name]['parameters']:,}" for name in CONTENDERS)
+        + f". Training tokens: {trained['base']['tokens']:,} for the common base, then "
+        f"{trained['lm2']['tokens']:,} each. In brackets: 95 % intervals (Wilson). "
+        "const.: the best answer that is always the same."
+    )
+    for example in results["examples"]:
+        right = example["answer"] == example["right_answer"]
+        console.print(
+            f"\n[dim]... {example['distance']:,} tokens ago:[/] {example['fact']}\n"
+            f"{example['question']}  LM2: [bold]{example['answer']}[/]"
+            + (" (right)" if right else f" (wrong: {example['right_answer']})"),
+            highlight=False,
+        )
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"{title}: right answers in %", box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("segments", "tokens", "n", *(NAMES[name] for name in CONTENDERS), "const."):
+        table.add_column(heading, justify="right")
+    for segments in dict.fromkeys(row["segments"] for row in rows):
+        cells = {row["model"]: row for row in rows if row["segments"] == segments}
+        first = cells[CONTENDERS[0]]
+        table.add_row(
+            f"{segments}",
+            f"{first['tokens']:,}",
+            f"{first['n']}",
+            *(percent(cells[name]) for name in CONTENDERS),
+            f"{100 * first['constant']:.1f}",
+        )
+    return table
+
+
+def percent(row: dict[str, Any]) -> str:
+    """An accuracy and its interval, as in "97.5 (95-99)"."""
+    return f"{100 * row['accuracy']:.1f} ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
