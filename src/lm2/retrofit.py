@@ -35,6 +35,7 @@ def add_memory(
     memory_heads: int | None = None,
     memory_key_value_heads: int | None = None,
     memory_topk: int | None = None,
+    look_back: int = 0,
     bptt_segments: int | None = None,
 ) -> LM2ForCausalLM:
     """Copy a pretrained model into an LM2 model that computes the same logits until it is trained.
@@ -48,7 +49,8 @@ def add_memory(
         memory_slots: N, slots of each bank.
         segment_length: T, tokens of a segment.
         memory_layers: indices of the blocks that get a bank; None gives every block one.
-        memory_heads, memory_key_value_heads, memory_topk, bptt_segments: as in `LM2Config`; None takes its default.
+        memory_heads, memory_key_value_heads, memory_topk, look_back, bptt_segments: as in `LM2Config`; None takes its
+            default.
 
     Returns:
         A new model with the base's dtype, device, mode, generation settings and tied embeddings.
@@ -69,6 +71,7 @@ def add_memory(
         memory_heads=memory_heads,
         memory_key_value_heads=memory_key_value_heads,
         memory_topk=memory_topk,
+        look_back=look_back,
         bptt_segments=bptt_segments,
         **{name: value for name, value in fields.items() if name not in PROVENANCE},
     )
@@ -90,6 +93,7 @@ def convert(
     memory_heads: int | None = None,
     memory_key_value_heads: int | None = None,
     memory_topk: int | None = None,
+    look_back: int = 0,
     bptt_segments: int | None = None,
 ) -> Path:
     """Read a base model, add a memory and write the folder `out`: weights, tokenizer and generation settings.
@@ -116,6 +120,7 @@ def convert(
         memory_heads=memory_heads,
         memory_key_value_heads=memory_key_value_heads,
         memory_topk=memory_topk,
+        look_back=look_back,
         bptt_segments=bptt_segments,
     )
     _save(model, tokenizer, out)

@@ -35,6 +35,8 @@ class Options:
     """Key and value heads of the memory read, shared by groups of its heads; as many as heads when not given."""
     memory_topk: int | None = None
     """Slots that each token may read; all when not given."""
+    look_back: int = 0
+    """Tokens before a segment that its self-attention sees too."""
     bptt_segments: int | None = None
     """Segments that a gradient crosses in training, at least 2; all when not given."""
 
