@@ -12,9 +12,9 @@ from lm2.cache import fingerprint
 from tests.contract.cases import random_ids, tiny_model
 
 
-@pytest.fixture
-def model():
-    return tiny_model("memory in one block")
+@pytest.fixture(params=[0, 4], ids=["", "look-back"])
+def model(request):
+    return tiny_model("memory in one block", look_back=request.param)
 
 
 @pytest.fixture
@@ -41,10 +41,12 @@ def test_an_empty_cache_round_trips(model, tmp_path):
     assert (again.rows, again.seen, again.states) == (0, 0, [])
 
 
-def test_the_fingerprint_sees_weights_and_configuration_but_not_training_options(model):
+def test_the_fingerprint_sees_weights_and_configuration_but_not_training_options():
+    model = tiny_model("memory in one block")
     own = fingerprint(model)
     assert own == fingerprint(tiny_model("memory in one block", bptt_segments=4))
-    assert own != fingerprint(tiny_model("memory in one block", memory_topk=2))
+    for fields in ({"memory_topk": 2}, {"look_back": 1}):
+        assert own != fingerprint(tiny_model("memory in one block", **fields))
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1e-3
     assert own != fingerprint(model)
@@ -115,8 +117,11 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(model, cache, tmp_path, mon
 def test_a_cache_that_does_not_fit_is_refused(model, cache):
     with pytest.raises(ValueError, match=r"the cache has 2 rows and the input has 3: use cache.select"):
         model(random_ids(3, 4), past_key_values=cache)
-    other = LM2Cache(tiny_model("more slots than tokens").config)
+    other = LM2Cache(tiny_model("more slots than tokens", look_back=model.config.look_back).config)
     with pytest.raises(ValueError, match="its memory_slots is 11 and this model's is 5"):
+        model(random_ids(1, 4), past_key_values=other)
+    other = LM2Cache(tiny_model("memory in one block", look_back=2).config)
+    with pytest.raises(ValueError, match=f"its look_back is 2 and this model's is {model.config.look_back}"):
         model(random_ids(1, 4), past_key_values=other)
     with pytest.raises(ValueError, match=r"the cache has 2 rows, and rows \[2\] were named"):
         cache.select([2])

@@ -30,6 +30,8 @@ def test_round_trip(case, tmp_path):
         ({"base_model_type": "gpt2"}, r"one of llama, mistral, qwen2, qwen3, smollm3, and it is 'gpt2'"),
         ({"memory_topk": 6}, r"between 1 and memory_slots \(5\), and it is 6"),
         ({"memory_topk": 0}, r"between 1 and memory_slots \(5\), and it is 0"),
+        ({"look_back": 7}, r"look_back must lie between 0 and segment_length \(6\), and it is 7"),
+        ({"look_back": -1}, r"look_back must lie between 0 and segment_length \(6\), and it is -1"),
         ({"segment_length": 0}, r"segment_length must be 1 or more, and it is 0"),
         ({"memory_slots": 0}, r"memory_slots must be 1 or more, and it is 0"),
         ({"num_attention_heads": 7}, r"the llama fields do not fit: .*24.*7"),

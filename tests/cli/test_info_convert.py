@@ -34,6 +34,13 @@ def test_bytes_of_state_are_those_of_a_real_cache(folder):
     assert size.base_parameters + size.memory_parameters == sum(p.numel() for p in model.parameters())
 
 
+def test_bytes_of_state_count_what_a_segment_looks_back_at():
+    config = LM2Config.preset("lm2-tiny", look_back=8, memory_layers=[1])
+    size = measure(config)
+    cache = LM2ForCausalLM(config)(torch.zeros(1, 5, dtype=torch.long), use_cache=True).past_key_values
+    assert size.bank_bytes + size.segment_bytes == cache.nbytes
+
+
 def test_memory_parameters_scale_with_the_blocks_that_have_memory():
     full = measure(LM2Config.preset("lm2-tiny"))
     one = measure(LM2Config.preset("lm2-tiny", memory_layers=[1]))

@@ -47,12 +47,13 @@ def test_any_chunking(case, lengths):
 
 
 @pytest.mark.parametrize("side", ["left", "right", "scattered"])
+@pytest.mark.parametrize("case", ["fewer slots than tokens", "look-back"])
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
 @torch.no_grad()
-def test_any_chunking_of_ragged_rows(side, data):
+def test_any_chunking_of_ragged_rows(case, side, data):
     """Chunks may hold no token of a row, and rows cross their segments' ends at different columns."""
-    model = tiny_model("fewer slots than tokens")
+    model = tiny_model(case)
     lengths = data.draw(st.lists(st.integers(0, 20), min_size=2, max_size=4).filter(any))
     ids, mask = padded([random_ids(1, n, seed=b)[0] for b, n in enumerate(lengths)], side)
     columns = ids.shape[1]

@@ -42,11 +42,12 @@ def test_each_row_of_a_batch_is_the_row_alone(case):
         assert torch.equal(generate(model, row[None], do_sample=False)[0, -NEW:], together[b])
 
 
+@pytest.mark.parametrize("look_back", [0, 4])
 @pytest.mark.parametrize("from_disk", [False, True], ids=["in memory", "from disk"])
 @pytest.mark.parametrize("question", [1, 4, 6, 15], ids="{} new".format)
-def test_new_ids_with_a_cache_are_new_tokens_only(question, from_disk, tmp_path):
+def test_new_ids_with_a_cache_are_new_tokens_only(question, from_disk, look_back, tmp_path):
     """Questions shorter than, equal to and longer than what the open segment has left; full ids with a full mask."""
-    model = tiny_model("fewer slots than tokens")
+    model = tiny_model("fewer slots than tokens", look_back=look_back)
     story, ids = random_ids(1, 20), random_ids(1, question, seed=1)
     whole = torch.cat([story, ids], 1)
     expected = generate(model, whole, do_sample=False)[:, -NEW:]

@@ -29,7 +29,7 @@ def test_packed_documents_are_the_documents_alone(case, lengths):
 
 
 @pytest.mark.parametrize("bptt_segments", [None, 2])
-@pytest.mark.parametrize("case", ["fewer slots than tokens", "top-k", "qwen3"])
+@pytest.mark.parametrize("case", ["fewer slots than tokens", "top-k", "qwen3", "look-back"])
 def test_gradients_are_those_of_the_documents_alone(case, bptt_segments):
     model = tiny_model(case, bptt_segments=bptt_segments).train()
     documents = [random_ids(1, length, seed=length)[0] for length in (20, 3, 32, 7)]

@@ -7,9 +7,9 @@ from lm2 import LM2Cache
 from tests.contract.cases import FEW, assert_same, random_ids, tiny_model
 
 
-@pytest.fixture
-def model():
-    return tiny_model("fewer slots than tokens")
+@pytest.fixture(params=[0, 4], ids=["", "look-back"])
+def model(request):
+    return tiny_model("fewer slots than tokens", look_back=request.param)
 
 
 def read(model, ids, cache=None):
@@ -40,6 +40,7 @@ def test_the_cache_passed_in_is_updated_and_returned(model):
     assert out.past_key_values is cache
     assert cache.get_seq_length() == cache.seen == 9
     assert cache.count_R.tolist() == [3]
+    assert cache.tokens_R.tolist() == [9]
 
 
 def test_a_cache_is_returned_only_when_asked_for(model):

@@ -6,29 +6,37 @@ import torch
 from tests.contract.cases import CASES, random_ids, tiny_model
 
 
-def reach(bptt_segments, segments):
+def reach(bptt_segments, segments, **fields):
     """For each segment, whether the last segment's logits have a gradient at its inputs, or are exactly without one."""
-    model = tiny_model("memory in one block", bptt_segments=bptt_segments).train()
+    model = tiny_model("memory in one block", bptt_segments=bptt_segments, **fields).train()
     length = model.config.segment_length
     embeds = model.model.embed_tokens(random_ids(1, segments * length)).detach().requires_grad_()
     model(inputs_embeds=embeds).logits[:, -length:].square().sum().backward()
     return [bool(part.abs().max() > 0) for part in embeds.grad.split(length, dim=1)]
 
 
+@pytest.mark.parametrize("look_back", [0, 3, 6])
 @pytest.mark.parametrize("segments", [2, 3, 5, 6])
 @pytest.mark.parametrize("n", [2, 3, 4])
-def test_the_last_segment_reaches_back_n_segments_and_not_one_more(n, segments):
+def test_the_last_segment_reaches_back_n_segments_and_not_one_more(n, segments, look_back):
     first = max(0, segments - n)
-    assert reach(n, segments) == [s >= first for s in range(segments)]
+    assert reach(n, segments, look_back=look_back) == [s >= first for s in range(segments)]
 
 
-def test_without_truncation_it_reaches_the_start():
-    assert all(reach(None, 6))
+@pytest.mark.parametrize("look_back", [0, 3])
+def test_without_truncation_it_reaches_the_start(look_back):
+    assert all(reach(None, 6, look_back=look_back))
 
 
-def test_cuts_are_counted_from_each_rows_own_end():
+def test_look_back_alone_reaches_one_segment_per_block():
+    assert reach(None, 5, memory_layers=[], look_back=3) == [False, False, True, True, True]
+    assert reach(2, 5, memory_layers=[], look_back=3) == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("look_back", [0, 3])
+def test_cuts_are_counted_from_each_rows_own_end(look_back):
     """A short row beside a long one is cut as if it were alone."""
-    model = tiny_model("memory in one block", bptt_segments=2).train()
+    model = tiny_model("memory in one block", bptt_segments=2, look_back=look_back).train()
     length = model.config.segment_length
     embeds = model.model.embed_tokens(random_ids(2, 5 * length)).detach().requires_grad_()
     mask = torch.ones(2, 5 * length, dtype=torch.long)
@@ -41,8 +49,10 @@ def test_cuts_are_counted_from_each_rows_own_end():
 
 def test_values_do_not_depend_on_it():
     ids = random_ids(2, 40)
-    whole, cut = (tiny_model("memory in one block", bptt_segments=n)(ids).logits for n in (None, 2))
-    assert torch.equal(whole, cut)
+    for look_back in (0, 3):
+        models = (tiny_model("memory in one block", bptt_segments=n, look_back=look_back) for n in (None, 2))
+        whole, cut = (model(ids).logits for model in models)
+        assert torch.equal(whole, cut)
 
 
 @pytest.mark.parametrize("case", CASES)
