@@ -125,6 +125,8 @@ class _StoryBuilder:
 def _task_text(path: Path, task: str, split: str) -> tuple[str, str]:
     """(name for messages, text) of the best-placed file of a task."""
     pattern = re.compile(rf"{re.escape(task)}_(.*_)?{re.escape(split)}\.txt")
+    if path.is_dir() and not any(path.rglob("qa*.txt")):
+        path = next(iter(sorted(path.glob("*.zip"))), path)
     if path.is_dir():
         name = _best([str(p.relative_to(path)) for p in path.rglob("*.txt")], pattern, path, task, split)
         return str(path / name), (path / name).read_text(encoding="utf-8")

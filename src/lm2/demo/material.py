@@ -67,8 +67,10 @@ def sources_of(options: DemoConfig) -> Sources:
     Raises:
         ValueError, FileNotFoundError: the books cannot be read.
     """
-    if options.books is None:
+    if options.babi is None or options.books is None:
         return Sources(GeneratedSentences(), GeneratedSentences())
+    for split in ("train", "test"):  # so that a wrong folder is known before anything is written
+        read_stories(options.babi, "qa1", split)
     train, test = (options.books / f"{name}.jsonl.gz" for name in ("train", "test"))
     if train.exists() and test.exists():
         return Sources(BookSentences(train), BookSentences(test))

@@ -72,11 +72,9 @@ BUILT_IN = Recipe()
 REAL = Recipe(
     segment_length=48,
     vocabulary=1024,
-    hidden_size=128,
-    intermediate_size=340,
-    base_steps=6000,
-    steps=8000,
-    learning_rate=2e-3,
+    memory={"memory_slots": 16, "memory_layers": [1], "memory_heads": 4, "look_back": 12},
+    base_steps=4000,
+    steps=4500,
 )
 
 

@@ -40,11 +40,11 @@ def run(options: DemoConfig) -> None:
     options.check()
     console = Console()
     recipe = recipe_of(options)
+    sources = sources_of(options)
     options.out.mkdir(parents=True, exist_ok=True)
     check_settings(options, recipe)
     with Watch(options, recipe, console) as watch:
         watch.say("making the texts")
-        sources = sources_of(options)
         prepare_training(options, recipe, sources)
         watch.start("base")
         prepare_evaluation(options, recipe, sources)
