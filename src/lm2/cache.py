@@ -68,7 +68,7 @@ class LayerState(NamedTuple):
     tail_values: Tensor | None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "LayerState":
-        return LayerState(*(None if tensor is None else change(tensor) for tensor in self))
+        return LayerState(*(None if tensor is None else change(tensor) for tensor in self))  # ty: ignore
 
 
 class LM2Cache(Cache):

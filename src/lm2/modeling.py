@@ -279,8 +279,9 @@ class LM2Model(LM2PreTrainedModel):
 
     def _border(self) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the rotary angles at position T: a pure turn, without the scale that some families add."""
-        angle = self.config.segment_length * self.rotary_emb.inv_freq.float()
-        angle = torch.cat([angle, angle])
+        frequency = self.rotary_emb.inv_freq
+        assert isinstance(frequency, Tensor)
+        angle = self.config.segment_length * torch.cat([frequency, frequency]).float()
         return angle.cos(), angle.sin()
 
     def _blocks(
