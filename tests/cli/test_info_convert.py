@@ -42,7 +42,7 @@ def test_bytes_of_state_count_what_a_segment_looks_back_at():
 
 
 def test_memory_parameters_scale_with_the_blocks_that_have_memory():
-    full = measure(LM2Config.preset("lm2-tiny"))
+    full = measure(LM2Config.preset("lm2-tiny", memory_layers=None))
     one = measure(LM2Config.preset("lm2-tiny", memory_layers=[1]))
     assert full.memory_parameters == one.memory_parameters * LM2Config.preset("lm2-tiny").num_hidden_layers
     assert full.base_parameters == one.base_parameters

@@ -1,0 +1,87 @@
+"""Feed a million tokens through lm2-tiny: does memory grow, does a token get slower?
+
+    python benchmarks/stream_million.py [--tokens 1000000] [--out docs/results/stream_million.json]
+
+Tokens come in super-chunks of 32 segments, and the cache goes from call to call. Resident memory and time per token are
+taken over windows of equal length; the last window is compared with the one that ends at 32,000 tokens.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from lm2 import LM2Config, LM2ForCausalLM
+from lm2.cache import LM2Cache
+from lm2.files import replacing
+
+WINDOW = 32_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """Stream random tokens through an untrained lm2-tiny."""
+
+    tokens: int = 1_000_000
+    """How many tokens to feed"""
+    segments: int = 25
+    """Segments of a super-chunk"""
+    out: Path | None = None
+    """JSON file for the numbers"""
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@torch.no_grad()
+def stream(options: Options) -> list[dict[str, float]]:
+    """Resident bytes and microseconds per token after each window of 32,000 tokens."""
+    torch.manual_seed(0)
+    model = LM2ForCausalLM(LM2Config.preset("lm2-tiny")).eval()
+    chunk = options.segments * model.config.segment_length
+    cache, windows, seen, began = LM2Cache(model.config), [], 0, time.perf_counter()
+    while seen < options.tokens:
+        ids = torch.randint(3, model.config.vocab_size, (1, chunk))
+        model(ids, past_key_values=cache, logits_to_keep=1)
+        seen += chunk
+        if seen % WINDOW < chunk:
+            now = time.perf_counter()
+            windows.append(
+                {"tokens": seen, "resident": resident_bytes(), "microseconds": (now - began) / WINDOW * 1e6}
+            )
+            began = now
+    return windows
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    windows = stream(options)
+    first, last = windows[0], windows[-1]
+    typical = sorted(w["microseconds"] for w in windows[1:])[len(windows[1:]) // 2] if len(windows) > 1 else 0.0
+    result = {
+        "tokens": last["tokens"],
+        "resident_ratio": last["resident"] / first["resident"],
+        "time_ratio_last_to_first": last["microseconds"] / first["microseconds"],
+        "median_microseconds_per_token": typical,
+        "windows": windows,
+    }
+    print(
+        f"{last['tokens']:,} tokens: resident memory {last['resident'] / 2**20:.0f} MiB, "
+        f"{result['resident_ratio']:.3f} of that after {first['tokens']:,}; "
+        f"{last['microseconds']:.1f} us a token, {result['time_ratio_last_to_first']:.3f} of the first window's "
+        f"(median {typical:.1f} us)"
+    )
+    if options.out is not None:
+        with replacing(options.out) as beside:
+            beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""However long the text, the state stays the same size: resident memory at the end is that after 32,000 tokens."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "stream_million.py"
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("stream_million", BENCHMARK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "tokens", [96_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_resident_memory_stays_flat(benchmark, tokens):
+    windows = benchmark.stream(benchmark.Options(tokens=tokens))
+    assert windows[-1]["tokens"] >= tokens
+    assert windows[-1]["resident"] <= 1.05 * windows[0]["resident"]
