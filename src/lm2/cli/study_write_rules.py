@@ -2,7 +2,10 @@
 
 from lm2.study.config import StudyConfig as Options
 
-EXAMPLES = ("lm2 study write-rules",)
+EXAMPLES = (
+    "lm2 study write-rules",
+    "lm2 study write-rules --variants default mean convex+carried rmt --tasks once --seeds 0 --out runs/short",
+)
 STOPPED = "Finished runs are kept; the same command goes on with the others."
 
 

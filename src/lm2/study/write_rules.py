@@ -1,0 +1,142 @@
+"""The bake-off: starts runs in processes of their own, a few at a time, and writes the tables.
+
+A run with a result is not started again, except one that crashed, which is tried once more. Failures are results.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lm2.study.config import BASE, Job, StudyConfig, plan
+from lm2.study.job import read_result, write_result
+from lm2.study.report import write_table
+
+POLL_SECONDS = 0.5
+CRASHED = "crashed"
+
+
+def run(config: StudyConfig) -> None:
+    """Do every run that has no result yet, then write the tables."""
+    jobs = plan(config)
+    waiting = [job for job in jobs if (result := read_result(job)) is None or result["status"] == CRASHED]
+    for job in waiting:
+        job.result.unlink(missing_ok=True)
+    print(f"{len(jobs)} runs, {len(jobs) - len(waiting)} of them finished before; {config.jobs} at a time")
+    with Progress(waiting) as progress:
+        _run_all(waiting, config.jobs, progress)
+    write_table(config, jobs)
+    print(f"tables: {config.table}")
+
+
+class Progress:
+    """A bar over the steps of all runs with the time left, read from their logs; a line for each finished run."""
+
+    def __init__(self, jobs: list[Job]):
+        self.bar = tqdm(total=sum(_steps(job) for job in jobs), unit="step", disable=None)
+        self.seen: dict[Job, int] = {}
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+
+    def look(self, job: Job) -> None:
+        """Count the steps that a running job has logged."""
+        self._count(job, min(_logged_step(job.folder / "training" / "log.jsonl"), _steps(job)))
+
+    def finish(self, job: Job) -> None:
+        """Count all of a job's steps and say how it ended."""
+        self._count(job, _steps(job))
+        result = read_result(job) or {}
+        text = f"{job.task} seed {job.seed} {job.variant}: {result['status']} after {result['seconds']:.0f} s"
+        self.bar.write(f"{text} {result.get('message', '')}".rstrip())
+
+    def _count(self, job: Job, step: int) -> None:
+        self.bar.update(step - self.seen.get(job, 0))
+        self.seen[job] = step
+
+
+def _run_all(waiting: list[Job], at_once: int, progress: Progress) -> None:
+    """Start what is ready, wait, and note how it ended. Processes do not outlive an interruption."""
+    waiting, running = list(waiting), {}
+    try:
+        while waiting or running:
+            while len(running) < at_once and (job := _next_ready(waiting)) is not None:
+                waiting.remove(job)
+                if (failed := _failed_need(job)) is not None:
+                    write_result(job, _crash(job, f"it needs {failed}, which has failed", 0.0))
+                    progress.finish(job)
+                else:
+                    running[job] = (_start(job), time.perf_counter())
+            time.sleep(POLL_SECONDS)
+            for job, (process, began) in list(running.items()):
+                progress.look(job)
+                if process.poll() is None:
+                    continue
+                del running[job]
+                if not job.result.exists():
+                    words = _last_words(job, process.returncode)
+                    write_result(job, _crash(job, words, time.perf_counter() - began))
+                progress.finish(job)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+            process.wait()
+
+
+def _next_ready(waiting: list[Job]) -> Job | None:
+    """The first run whose needs have results, good or bad."""
+    return next((job for job in waiting if all(job.other(need).result.exists() for need in job.needs)), None)
+
+
+def _failed_need(job: Job) -> str | None:
+    """A run that this one needs and that did not finish."""
+    for need in job.needs:
+        result = read_result(job.other(need))
+        if result is not None and result["status"] != "finished":
+            return need
+    return None
+
+
+def _start(job: Job) -> subprocess.Popen:
+    """A process on one thread, because two small trainings side by side are faster than one on two threads."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    values = json.dumps({**job.values(), "out": str(job.out)})
+    with _output(job).open("w", encoding="utf-8") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lm2.study.job", values], stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
+
+
+def _output(job: Job) -> Path:
+    return job.folder / "output.txt"
+
+
+def _crash(job: Job, message: str, seconds: float) -> dict:
+    return {"job": job.settings(), "status": CRASHED, "message": message, "seconds": seconds}
+
+
+def _last_words(job: Job, code: int) -> str:
+    lines = _output(job).read_text(encoding="utf-8", errors="replace").split("\n")
+    words = [line.strip() for line in lines if line.strip()]
+    return f"{words[-1][:200] if words else 'no output'} (exit code {code}, see {_output(job)})"
+
+
+def _steps(job: Job) -> int:
+    return job.base_steps if job.variant == BASE else job.steps
+
+
+def _logged_step(path: Path) -> int:
+    """The last whole line's step, 0 without one."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return next((json.loads(line)["step"] for line in reversed(lines) if line.endswith("\n")), 0)
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,92 @@
+"""Measures of training change where a bank comes from, and nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm2 import LM2Cache
+from lm2.study import measures
+from lm2.study.measure import recorded_masses
+
+
+@pytest.fixture
+def batch():
+    ids = torch.randint(32, (4, 16))
+    return {"input_ids": ids, "labels": ids.clone(), "num_items_in_batch": torch.tensor(60)}
+
+
+def nothing(model, cache, rng):
+    return cache
+
+
+def test_a_walk_of_no_noise_is_the_plain_loss(tiny, batch):
+    model = tiny("default").train()
+    batch["labels"][:, ::4] = -100  # a label at a border would need the token before it
+    plain = model(**batch).loss
+    for step in range(6):
+        torch.testing.assert_close(measures.walked(model, batch, step, "once", nothing).loss, plain)
+
+
+def test_carried_leaves_every_second_row_alone(tiny, batch):
+    model = tiny("default").train()
+    ids, labels = batch["input_ids"], batch["labels"]
+    for row, same in ((0, True), (1, False)):
+        only = labels.clone()
+        only[torch.arange(4) != row] = -100
+        losses = [
+            call(ids, only)
+            for call in (
+                lambda i, y: model(i, labels=y, num_items_in_batch=15).loss,
+                lambda i, y: measures.carried(model, {"input_ids": i, "labels": y, "num_items_in_batch": 15}, 0).loss,
+            )
+        ]
+        assert torch.allclose(*losses, atol=1e-6) == same
+
+
+@pytest.mark.parametrize("walk", [measures.burn_in, measures.roll_out])
+def test_walks_move_the_banks_and_let_the_gradient_through(tiny, walk):
+    model = tiny("default").train()
+    cache = LM2Cache(model.config)
+    ids = torch.randint(32, (4, 8))
+    model.model(ids, past_key_values=cache)
+    before = cache.states[1].bank
+    after = walk(model, cache, np.random.default_rng(4), "once").states[1].bank
+    assert (after - before).abs().max() > 1e-4
+    assert cache.states[1].bank is before
+    (gradient,) = torch.autograd.grad(after.square().sum(), before)
+    assert gradient.abs().max() > 0
+    if walk is measures.burn_in:
+        torch.testing.assert_close(gradient, 2 * after.detach())
+
+
+def test_a_roll_out_walks_like_the_whole_model_when_inputs_are_the_same(tiny, monkeypatch):
+    """One row of constant noise: the cached inputs are what the model would have seen (a single block below it)."""
+    model = tiny("default")
+    cache = LM2Cache(model.config)
+    model.model(torch.randint(32, (2, 4)), past_key_values=cache)
+    monkeypatch.setattr(measures, "_walk_length", lambda rng: 3)
+    noise = torch.full((16, 8 * 4), 7)
+    monkeypatch.setattr(measures, "load_task", lambda name: type("T", (), {"noise": staticmethod(lambda *a: noise)}))
+    rolled = measures.roll_out(model, cache, np.random.default_rng(0), "once").states[1].bank
+    walked = cache.copy()
+    model.model(noise[:2, :12], past_key_values=walked)
+    torch.testing.assert_close(rolled, walked.states[1].bank)
+
+
+def test_divergence_stops_the_run(tiny, batch):
+    model = tiny("default").train()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="nan at step 7"):
+        measures.checked(model, batch, 7)
+
+
+@torch.no_grad()
+def test_recorded_masses(tiny):
+    model, ids = tiny("no-mass"), torch.randint(32, (2, 12))
+    with recorded_masses(model) as found:
+        model(ids, use_cache=True)
+    assert [len(masses) for masses in found] == [3]
+    assert all(torch.equal(mass, torch.ones(2, 5, 16)) for mass in found[0])
+    model(ids, use_cache=True)
+    assert len(found[0]) == 3
