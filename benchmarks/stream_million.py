@@ -53,9 +53,7 @@ def stream(options: Options) -> list[dict[str, float]]:
         seen += chunk
         if seen % WINDOW < chunk:
             now = time.perf_counter()
-            windows.append(
-                {"tokens": seen, "resident": resident_bytes(), "microseconds": (now - began) / WINDOW * 1e6}
-            )
+            windows.append({"tokens": seen, "resident": resident_bytes(), "microseconds": (now - began) / WINDOW * 1e6})
             began = now
     return windows
 

@@ -75,7 +75,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "memory_key_value_heads": 3,
         "bptt_segments": 8,
     },
-    # The model of `lm2 demo`: trains in minutes on a laptop. The vocabulary is set to the tokenizer's when there is one.
+    # The model of `lm2 demo`, trained in minutes on a laptop; its vocabulary is the tokenizer's.
     "lm2-tiny": {
         "base_model_type": "qwen3",
         "vocab_size": 512,

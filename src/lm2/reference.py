@@ -69,7 +69,7 @@ def read(memory: LM2Memory, x_TD: Tensor, bank_ND: Tensor) -> Tensor:
 def write(memory: LM2Memory, x_TD: Tensor, bank_ND: Tensor) -> Tensor:
     """M_s from M_{s-1} and a complete segment, (N, D)."""
     rows = []
-    start_ND = initial_bank(*bank_ND.shape)
+    start_ND = initial_bank(memory.slots, memory.width)
     a_HTN = [[alignment(memory, x_D, bank_ND, head) for x_D in x_TD] for head in range(memory.heads)]
     for n in range(memory.slots):
         masses, offers = zip(*(_offer(memory, x_TD, a_HTN[head], head, n) for head in range(memory.heads)), strict=True)

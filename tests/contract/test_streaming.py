@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 @pytest.fixture(scope="module")
-def benchmark():
+def streaming():
     spec = importlib.util.spec_from_file_location("stream_million", BENCHMARK)
     assert spec is not None
     assert spec.loader is not None
@@ -25,7 +25,7 @@ def benchmark():
 @pytest.mark.parametrize(
     "tokens", [96_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
-def test_resident_memory_stays_flat(benchmark, tokens):
-    windows = benchmark.stream(benchmark.Options(tokens=tokens))
+def test_resident_memory_stays_flat(streaming, tokens):
+    windows = streaming.stream(streaming.Options(tokens=tokens))
     assert windows[-1]["tokens"] >= tokens
     assert windows[-1]["resident"] <= 1.05 * windows[0]["resident"]

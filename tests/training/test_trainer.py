@@ -244,3 +244,17 @@ def test_errors_name_the_values(tmp_path):
     (tmp_path / "checkpoint-6" / "lm2_run.json").unlink()
     with pytest.raises(ValueError, match=r"has no lm2_run\.json"):
         train(a_run(tmp_path), resume=True)
+
+
+def test_the_trapezoid_stays_at_the_peak_and_falls_over_the_last_30_percent(tmp_path):
+    run = a_run(tmp_path, stages=(Stage(steps=20, rows=4),), warmup_steps=4, schedule="trapezoid")
+    trainer = LM2Trainer(run, plain())
+    trainer.create_optimizer_and_scheduler(run.steps)
+    rates = []
+    for _ in range(run.steps):
+        rates.append(trainer.optimizer.param_groups[0]["lr"] / run.learning_rate)
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert rates[:4] == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert rates[4:15] == pytest.approx([1] * 11)
+    assert rates[14:] == pytest.approx([1 - i / 6 for i in range(6)])

@@ -54,7 +54,7 @@ def run_of(options: DemoConfig, recipe: Recipe, name: str, rows: Rows, vocabular
     is_base = name == "base"
     phases = recipe.base_phases if is_base else recipe.phases
     steps = recipe.base_steps if is_base else recipe.steps
-    plan = stages(recipe, phases, steps)
+    plan = stages(phases, steps)
     return RunConfig(
         model=partial(_start, options.out, name, recipe, vocabulary),
         make_batch=partial(make_batch, rows, phases, plan),
@@ -88,7 +88,7 @@ def training_tokens(run: RunConfig, recipe: Recipe, rows: Rows, name: str) -> in
     for step in range(run.steps):
         segments = run.segments_at(step)
         kind = kind_at(phases, run.stages, run.seed, step, segments)
-        total += -(-recipe.rows // segments) * rows.width(kind, segments)
+        total += -(-run.stage_at(step).rows // segments) * rows.width(kind, segments)
     return total
 
 

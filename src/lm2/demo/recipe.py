@@ -32,6 +32,8 @@ class Phase:
     share: float
     segments: tuple[int, ...]
     kinds: tuple[str, ...]
+    rows: int = 64
+    """Segments of a step: so many rows of one segment, half as many of two."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,6 @@ class Recipe:
     """RMT's memory tokens, as many as LM2 has slots."""
     base_steps: int = 3000
     steps: int = 2800
-    rows: int = 64
-    """Segments of a step: so many rows of one segment, half as many of two."""
     learning_rate: float = 3e-3
     memory_learning_rate_factor: float = 1.0
     base_phases: tuple[Phase, ...] = (
@@ -73,8 +73,8 @@ REAL = Recipe(
     segment_length=48,
     vocabulary=1024,
     memory={"memory_slots": 16, "memory_layers": [1], "memory_heads": 4, "look_back": 12},
-    base_steps=4000,
-    steps=4500,
+    base_steps=6000,
+    steps=5000,
 )
 
 
@@ -89,9 +89,9 @@ def recipe_of(options: DemoConfig) -> Recipe:
     )
 
 
-def stages(recipe: Recipe, phases: tuple[Phase, ...], steps: int) -> tuple[Stage, ...]:
+def stages(phases: tuple[Phase, ...], steps: int) -> tuple[Stage, ...]:
     """The phases as stages of the trainer; together they have about `steps` steps, each at least one."""
-    return tuple(Stage(steps=max(1, round(p.share * steps)), segments=p.segments, rows=recipe.rows) for p in phases)
+    return tuple(Stage(steps=max(1, round(p.share * steps)), segments=p.segments, rows=p.rows) for p in phases)
 
 
 def kind_at(phases: tuple[Phase, ...], plan: tuple[Stage, ...], seed: int, step: int, segments: int) -> str:

@@ -126,7 +126,7 @@ class Watch:
         for process in self.running.values():
             process.terminate()
         for process in self.running.values():
-            process.wait()
+            process.communicate()
         self.bar.stop()
 
     def say(self, text: str) -> None:
@@ -162,6 +162,7 @@ class Watch:
             self.update()
             for name, process in self.running.items():
                 if process.poll() is not None:
+                    process.communicate()
                     del self.running[name]
                     return self._ended(name, process.returncode)
             time.sleep(0.2)
@@ -172,6 +173,7 @@ class Watch:
             self.wait_for_one()
 
     def _ended(self, name: str, code: int) -> None:
+        """Say that a model is done, or raise what went wrong."""
         folder = self.options.out / name
         if code == 0:
             self.console.print(f"{NAMES[name]}: done in {time.perf_counter() - self.began[name]:.0f} s")

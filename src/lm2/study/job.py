@@ -98,7 +98,7 @@ def steps_of(job: Job) -> int:
 def base_run(job: Job) -> RunConfig:
     """The backbone on single segments: the simplest rows first, for without them it never learns to look back."""
     stages = (Stage(steps=job.base_steps, segments=(1,), rows=job.blocks),)
-    make = partial(tasks.base_batch, task=job.task, opening_steps=job.base_steps // 5)
+    make = partial(tasks.base_batch, task=job.task, opening_steps=job.base_steps // 4)
     return _run_config(job, partial(backbone, job.task, job.width), make, stages, checked)
 
 
