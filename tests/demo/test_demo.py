@@ -111,7 +111,7 @@ def test_the_saved_models_give_the_answers(options, monkeypatch):
 
 def test_a_second_run_does_nothing_again(options, monkeypatch, capsys):
     before = times(options)
-    monkeypatch.setattr(subprocess, "Popen", None)  # no process is started
+    monkeypatch.setattr(runner, "subprocess", None)  # so no process can be started
     runner.run(options)
     assert times(options) == before
     assert "earlier segment" in capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_a_run_goes_on_with_the_part_that_is_missing(options):
 def test_other_settings_are_refused(options):
     with pytest.raises(ValueError, match="seed was 0 and is 5"):
         runner.run(replace(options, seed=5))
-    with pytest.raises(ValueError, match=r"base_steps was 9 and is 18"):
+    with pytest.raises(ValueError, match=r"scale was 0\.003 and is 0\.006; base_steps was"):
         runner.run(replace(options, scale=0.006))
 
 

@@ -20,6 +20,7 @@ def write_books(path, texts):
 
 def write_babi(folder):
     """The smallest files of qa1."""
+    folder.mkdir()
     for split in ("train", "test"):
         text = "1 Mary moved to the garden.\n2 Where is Mary? \tgarden\t1\n"
         (folder / f"qa1_single-supporting-fact_{split}.txt").write_text(text, encoding="utf-8")
@@ -31,19 +32,19 @@ def books(n: int) -> list[str]:
 
 def test_books_of_the_two_files_are_used_as_they_are(tmp_path):
     texts = books(3)
-    write_babi(tmp_path)
+    write_babi(tmp_path / "babi")
     write_books(tmp_path / "train.jsonl.gz", texts[:2])
     write_books(tmp_path / "test.jsonl.gz", texts[2:])
-    training, held_out = sources_of(DemoConfig(babi=tmp_path, books=tmp_path))
+    training, held_out = sources_of(DemoConfig(babi=tmp_path / "babi", books=tmp_path))
     assert (training.books, held_out.books) == (texts[:2], texts[2:])
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_books_without_a_split_are_split(tmp_path, n):
     texts = books(n)
-    write_babi(tmp_path)
+    write_babi(tmp_path / "babi")
     write_books(tmp_path / "all.jsonl.gz", texts)
-    training, held_out = sources_of(DemoConfig(babi=tmp_path, books=tmp_path))
+    training, held_out = sources_of(DemoConfig(babi=tmp_path / "babi", books=tmp_path))
     assert training.books
     assert held_out.books
     if n == 1:

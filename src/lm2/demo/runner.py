@@ -134,7 +134,7 @@ class Watch:
 
     def start(self, name: str) -> None:
         """Start the process of a model that is not done."""
-        if self.progress(name)[0] == 1:
+        if self.is_done(name):
             return
         folder = self.options.out / name
         folder.mkdir(exist_ok=True)
@@ -205,8 +205,16 @@ class Watch:
     def _expected(self, name: str) -> tuple[float, float]:
         return self.steps[name] * SECONDS_PER_STEP[name], self.segments * SECONDS_PER_SEGMENT[name]
 
+    def is_done(self, name: str) -> bool:
+        """Whether a model is trained and, but for the base, has answered everything."""
+        folder = self.options.out / name
+        asked = 0 if name == "base" else len(self.options.columns())
+        return (folder / "model").exists() and len(read_answers(folder / ANSWERS_FILE)) == asked
+
     def progress(self, name: str) -> tuple[float, str]:
         """The share of a model's work that is done, and in words what it is at."""
+        if self.is_done(name):
+            return 1.0, "done"
         folder = self.options.out / name
         training, asking = self._expected(name)
         if not (folder / "model").exists():
@@ -214,7 +222,5 @@ class Watch:
             share = step / self.steps[name] * training / (training + asking)
             return share, f"training {step}/{self.steps[name]}"
         lines = read_answers(folder / ANSWERS_FILE)
-        if name == "base" or len(lines) == len(self.options.columns()):
-            return 1.0, "done"
         segments = sum(self.options.questions_at(line["segments"]) * line["segments"] for line in lines)
         return (training + asking * segments / self.segments) / (training + asking), "answering"
