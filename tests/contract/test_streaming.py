@@ -27,5 +27,5 @@ def streaming():
 )
 def test_resident_memory_stays_flat(streaming, tokens):
     windows = streaming.stream(streaming.Options(tokens=tokens))
-    assert windows[-1]["tokens"] >= tokens
+    assert windows[-1]["tokens"] > tokens - streaming.WINDOW
     assert windows[-1]["resident"] <= 1.05 * windows[0]["resident"]
