@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -83,25 +84,13 @@ def add_memory(
     return model.train(base_model.training)
 
 
-def convert(
-    base: str | Path,
-    out: str | Path,
-    *,
-    memory_slots: int,
-    segment_length: int,
-    memory_layers: Sequence[int] | None = None,
-    memory_heads: int | None = None,
-    memory_key_value_heads: int | None = None,
-    memory_topk: int | None = None,
-    look_back: int = 0,
-    bptt_segments: int | None = None,
-) -> Path:
+def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
     """Read a base model, add a memory and write the folder `out`: weights, tokenizer and generation settings.
 
     Args:
         base: a local Hugging Face folder, a GGUF file or a hub name (see `lm2.gguf.load_base`).
         out: the folder to make; it must not exist, or be empty.
-        memory_slots, ...: as in `add_memory`.
+        memory: the options of `add_memory`, by name.
 
     Returns:
         The path of the new folder, ready for `LM2ForCausalLM.from_pretrained`.
@@ -112,17 +101,7 @@ def convert(
     out = Path(out).expanduser()
     _check_free(out)
     model, tokenizer = load_base(base)
-    model = add_memory(
-        model,
-        memory_slots=memory_slots,
-        segment_length=segment_length,
-        memory_layers=memory_layers,
-        memory_heads=memory_heads,
-        memory_key_value_heads=memory_key_value_heads,
-        memory_topk=memory_topk,
-        look_back=look_back,
-        bptt_segments=bptt_segments,
-    )
+    model = add_memory(model, **memory)
     _save(model, tokenizer, out)
     return out
 
