@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm2.demo.figure import bins
-from lm2.demo.report import Z95, percent, wilson
+from lm2.demo.report import percent
+from lm2.evaluation.statistics import Z95, wilson
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from lm2.demo.config import DemoConfig
 from lm2.demo.contender import ANSWERS_FILE, read_answers
 from lm2.demo.material import load_set
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
-from lm2.demo.report import wilson
+from lm2.evaluation.statistics import wilson
 from lm2.files import replacing
 
 FIGURE_FILE = "accuracy.png"

@@ -1,17 +1,6 @@
-"""What the demo found: accuracies with intervals, the table, results.json, and the first questions with their answers.
-
-An interval is Wilson's for a share k/n at 95 % (z = 1.96):
-
-    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)          p = k/n
-"""
+"""What the demo found: accuracies with 95 % intervals, the table, results.json, and the first questions answered."""
 
 import json
-import math
-import os
-import platform
-import subprocess
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,28 +12,13 @@ from lm2.demo.config import DemoConfig
 from lm2.demo.contender import ANSWERS_FILE, SETTINGS_FILE, TRAINING_FILE, read_answers
 from lm2.demo.material import EvaluationSet, load_set, load_tokenizer
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
+from lm2.environment import environment
+from lm2.evaluation.statistics import wilson
 from lm2.files import replacing
 
-Z95 = 1.959964
 EXAMPLES = 3
 RESULTS_FILE = "results.json"
 TITLES = {"own": "The fact is in the question's own segment", "earlier": "The fact is in an earlier segment"}
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `correct` in `n`.
-
-    Raises:
-        ValueError: `n` below 1, or `correct` outside 0 .. n.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"an interval needs 0 <= correct <= n and n >= 1, they are {correct} and {n}")
-    share, z2 = correct / n, Z95**2 / n
-    middle = share + z2 / 2
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
-    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
 
 
 def collect(options: DemoConfig) -> dict[str, Any]:
@@ -110,27 +84,6 @@ def _examples(options: DemoConfig, sets: dict, answers: dict) -> list[dict[str, 
         }
         for i in range(min(EXAMPLES, len(asked)))
     ]
-
-
-def environment() -> dict[str, Any]:
-    """Versions, commit (None outside a repository) and processors."""
-    packages = ("lm2", "torch", "transformers", "tokenizers")
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "commit": done.stdout.strip() if done.returncode == 0 else None,
-        "processors": os.cpu_count(),
-        "machine": platform.machine(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except ImportError:  # run from a source tree that is not installed
-        return None
 
 
 def save(options: DemoConfig, results: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from lm2.demo.report import wilson
+from lm2.evaluation.statistics import wilson
 from lm2.files import replacing
 from lm2.study.config import BASE, Job, Sizes, StudyConfig, describe
 from lm2.study.job import read_result

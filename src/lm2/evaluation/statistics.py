@@ -1,0 +1,45 @@
+"""Statistics of right and wrong answers: the interval of a share, and the exact paired test of two models."""
+
+import math
+
+Z95 = 1.959964
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `correct` in `n`.
+
+        (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)          p = correct/n, z = 1.96
+
+    Raises:
+        ValueError: `n` below 1, or `correct` outside 0 .. n.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"an interval needs 0 <= correct <= n and n >= 1, they are {correct} and {n}")
+    share, z2 = correct / n, Z95**2 / n
+    middle = share + z2 / 2
+    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided exact p that two models answer the same samples equally well.
+
+    Of the samples that exactly one of the two has right, each is as likely the first's as the second's:
+    p = min(1, 2 P(X <= min(b, c))), X ~ Binomial(b + c, 1/2). 1 when they never differ.
+
+    Args:
+        only_first: b, samples that only the first model has right.
+        only_second: c, samples that only the second model has right.
+
+    Raises:
+        ValueError: a negative count.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; exact form.
+    """
+    if min(only_first, only_second) < 0:
+        raise ValueError(f"the paired test counts samples, from 0 on, and was given {only_first} and {only_second}")
+    n = only_first + only_second
+    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)  # whole numbers, so that no n is too large
