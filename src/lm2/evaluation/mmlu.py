@@ -1,0 +1,229 @@
+"""MMLU: the harness's numbers, and the table of the LM2 paper beside them.
+
+57 subjects, four choices. The prompt holds the first five questions of the `dev` split with their answers; the model's
+answer is the letter with the highest log-likelihood (chance: 25 %). Prompts and scoring are those of the task `mmlu`
+of lm-evaluation-harness; the questions come from the hub, or from the CSV files of the original release.
+
+Source: Hendrycks et al. 2021, "Measuring Massive Multitask Language Understanding" (arXiv 2009.03300).
+"""
+
+import csv
+import io
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from lm2.evaluation import mmlu_report
+from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs
+from lm2.evaluation.records import Records, mine, share, wait_for_all
+from lm2.evaluation.subjects import GENERAL, SUBJECTS, check
+
+LETTERS = "ABCD"
+HUB = "the hub (cais/mmlu)"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its four choices, and the number of the right one."""
+
+    text: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class MmluOptions:
+    """What an evaluation asks; `lm2 eval mmlu` explains each field."""
+
+    models: tuple[str, ...]
+    data: Path | None = None
+    subjects: tuple[str, ...] = SUBJECTS
+    general: tuple[str, ...] = GENERAL
+    shots: int = 5
+    limit: int | None = None
+    batch_size: int = 1
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str | None = None
+    out: Path = Path("runs/mmlu")
+    anchors: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.subjects, "--subjects")
+        check(self.general, "--general")
+        if not 0 <= self.shots <= 5:
+            raise ValueError(f"--shots is {self.shots}: MMLU has 5 worked examples a subject, give 0 to 5")
+        for name in ("limit", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+        if self.data is not None and not self.data.exists():
+            raise ValueError(f"there is no {self.data}: give the folder or zip with dev/ and test/ CSV files")
+
+    def settings(self) -> dict[str, Any]:
+        """What the answer to a question depends on, apart from the model."""
+        data = HUB if self.data is None else f"CSV files in {self.data.name}"
+        return {"evaluation": "mmlu", "data": data, "shots": self.shots, "limit": self.limit}
+
+
+def run(options: MmluOptions) -> None:
+    """Ask every model what has not been asked yet, and write the report.
+
+    Raises:
+        ValueError: the harness is not installed, a model or the data cannot be read, or an input does not fit a model.
+    """
+    require_harness()
+    specs = parse_specs(options.models)
+    records = Records(options.out, options.settings())
+    for spec in specs:
+        ask_model(spec, options, records)
+    wait_for_all()
+    if share()[0] == 0:
+        mmlu_report.write(options, specs, records.read())
+
+
+def require_harness() -> None:
+    """Raise ValueError unless lm-evaluation-harness is installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ValueError("this needs lm-evaluation-harness: pip install 'lm2[harness]'")
+
+
+def ask_model(spec: ModelSpec, options: MmluOptions, records: Records) -> None:
+    """This process's share of the subjects, one record each."""
+    if spec.kind not in (None, "full"):
+        raise ValueError(f"MMLU is answered under full attention or with a memory: leave out @{spec.kind}")
+    from lm2.evaluation.harness import HarnessModel
+
+    model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
+    mark, facts = fingerprint(model), describe(spec, model)
+    waiting = [subject for subject in mine(options.subjects) if (spec.name, mark, subject) not in records]
+    tasks = load_tasks(waiting, options.data)
+    counts = [min(len(task.eval_docs), options.limit or len(task.eval_docs)) for task in tasks]
+    with tqdm(total=sum(counts), unit="question", desc=spec.name, disable=None) as bar:
+        harness = HarnessModel(model, tokenizer, batch_size=options.batch_size, advance=bar.update)
+        for subject, task in zip(waiting, tasks, strict=True):
+            record = ask_subject(harness, task, options)
+            records.add((spec.name, mark, subject), {"model": facts, "subject": subject, **record})
+
+
+def describe(spec: ModelSpec, model: Any) -> dict[str, Any]:
+    """What a report says of a model."""
+    return {
+        "name": spec.name,
+        "source": Path(spec.source).name,
+        "type": model.config.model_type,
+        "segment_length": getattr(model.config, "segment_length", None),
+        "parameters": model.num_parameters(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "fingerprint": fingerprint(model),
+    }
+
+
+def ask_subject(harness: Any, task: Any, options: MmluOptions) -> dict[str, Any]:
+    """One subject: for each question the right choice, the model's, and the log-likelihoods of all four."""
+    from lm2.evaluation.harness import run_task
+
+    harness.longest, began = 0, time.perf_counter()
+    samples = run_task(harness, task, options.shots, options.limit)
+    scores = [[score for score, _ in sample["filtered_resps"]] for sample in samples]
+    picks = [max(range(len(LETTERS)), key=four.__getitem__) for four in scores]
+    targets = [int(sample["target"]) for sample in samples]
+    assert [pick == target for pick, target in zip(picks, targets, strict=True)] == [bool(s["acc"]) for s in samples]
+    return {
+        "picks": picks,
+        "targets": targets,
+        "scores": scores,
+        "longest_input": harness.longest,
+        "inputs_cut": 0,  # the harness model stops the run at the first that would be
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+def load_tasks(subjects: Sequence[str], data: Path | None) -> list[Any]:
+    """The harness's tasks for these subjects, over the hub's data (None) or the CSV files in `data`.
+
+    Raises:
+        ValueError: the data cannot be had.
+    """
+    from lm2.evaluation import harness
+
+    manager, names = harness.task_manager("mmlu/default"), [f"mmlu_{subject}" for subject in subjects]
+    if data is not None:
+        changes = [{"custom_dataset": partial(_splits, data, subject)} for subject in subjects]
+        return harness.load_tasks(manager, names, changes)
+    try:
+        return harness.load_tasks(manager, names)
+    except ValueError as error:
+        raise ValueError(f"{error}: check the network, or give the CSV files with --data") from error
+
+
+def _splits(data: Path, subject: str, **metadata: Any) -> dict[str, Any]:
+    return harness_splits(data, subject)
+
+
+def harness_splits(data: str | Path, subject: str) -> dict[str, Any]:
+    """`dev` and `test` of one subject from the CSV files, in the columns of the hub's data set."""
+    import datasets
+
+    return {
+        split: datasets.Dataset.from_list(
+            [
+                {"question": question.text, "subject": subject, "choices": question.choices, "answer": question.answer}
+                for question in read_questions(data, split, subject)
+            ]
+        )
+        for split in ("dev", "test")
+    }
+
+
+def read_questions(data: str | Path, split: str, subject: str) -> list[Question]:
+    """The questions of `SPLIT/SUBJECT_SPLIT.csv`, no header: question, A, B, C, D, letter.
+
+    Args:
+        data: a folder or a zip file with the folders dev/ and test/, at its top or one level down.
+
+    Raises:
+        ValueError: no such file in it, or a line that is not six fields ending in A, B, C or D (file and line named).
+    """
+    name = f"{split}/{subject}_{split}.csv"
+    where, text = _read_text(Path(data), name)
+    rows = csv.reader(io.StringIO(text, newline=""))
+    questions = []
+    for row in rows:
+        if len(row) != 6 or row[5] not in tuple(LETTERS):
+            raise ValueError(
+                f"{where}:{rows.line_num}: a line is a question, four choices and a letter of {LETTERS}, and this one "
+                f"has {len(row)} fields and ends in {row[-1][:20] if row else ''!r}"
+            )
+        questions.append(Question(row[0], tuple(row[1:5]), LETTERS.index(row[5])))
+    if not questions:
+        raise ValueError(f"{where} holds 0 questions: download it again")
+    return questions
+
+
+def _read_text(data: Path, name: str) -> tuple[str, str]:
+    if data.is_dir():
+        found = next((path for path in _inside(data, name) if path.is_file()), None)
+        if found is None:
+            raise ValueError(f"{data} has no {name}: give the folder that holds dev/ and test/")
+        return str(found), found.read_text(encoding="utf-8")
+    try:
+        with zipfile.ZipFile(data) as archive:
+            inside = next((entry for entry in archive.namelist() if entry == name or entry.endswith(f"/{name}")), None)
+            if inside is None:
+                raise ValueError(f"{data} has no {name}: give a zip that holds dev/ and test/")
+            return f"{data}:{inside}", archive.read(inside).decode("utf-8")
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{data} is not a zip file, or cut short ({error}): download it again") from error
+
+
+def _inside(folder: Path, name: str) -> Iterator[Path]:
+    yield folder / name
+    yield from (child / name for child in sorted(folder.iterdir()) if child.is_dir())
