@@ -7,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lm2 import LM2Config, LM2ForCausalLM
 from lm2.cli.info import measure
 from lm2_command import main
+from tests.baselines.cases import tiny
 
 
 @pytest.fixture
@@ -39,6 +40,23 @@ def test_bytes_of_state_count_what_a_segment_looks_back_at():
     size = measure(config)
     cache = LM2ForCausalLM(config)(torch.zeros(1, 5, dtype=torch.long), use_cache=True).past_key_values
     assert size.bank_bytes + size.segment_bytes == cache.nbytes
+
+
+@pytest.mark.parametrize("kind", ["rmt", "armt"])
+def test_folders_of_the_baselines_are_told(kind, tmp_path, capsys):
+    model = tiny(kind)
+    model.save_pretrained(tmp_path)
+    assert main(["info", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    state = model(torch.zeros(1, 5, dtype=torch.long), use_cache=True).past_key_values
+    carried = sum(part.nbytes for part in state.memory)
+    backbone = sum(p.numel() for p in model.backbone.parameters())
+    whole = sum(p.numel() for p in model.parameters())
+    for said in (kind.upper(), f"{backbone:,}", f"{whole - backbone:,}", f"{carried:,} bytes"):
+        assert said in text
+    assert f"{state.nbytes - carried:,} bytes" in text
+    assert main(["generate", str(tmp_path), "Mary"]) == 2
+    assert f"'lm2_{kind}', not 'lm2'" in capsys.readouterr().err
 
 
 def test_memory_parameters_scale_with_the_blocks_that_have_memory():

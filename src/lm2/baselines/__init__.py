@@ -2,9 +2,11 @@
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lm2.baselines.armt import ARMTConfig, ARMTForCausalLM, ARMTState
 from lm2.baselines.rmt import RMTConfig, RMTForCausalLM, RMTState
 
-AutoConfig.register(RMTConfig.model_type, RMTConfig, exist_ok=True)
-AutoModelForCausalLM.register(RMTConfig, RMTForCausalLM, exist_ok=True)
+for _config, _model in ((RMTConfig, RMTForCausalLM), (ARMTConfig, ARMTForCausalLM)):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForCausalLM.register(_config, _model, exist_ok=True)
 
-__all__ = ["RMTConfig", "RMTForCausalLM", "RMTState"]
+__all__ = ["ARMTConfig", "ARMTForCausalLM", "ARMTState", "RMTConfig", "RMTForCausalLM", "RMTState"]

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from lm2 import LM2ForCausalLM
 
 
-def check_folder(folder: Path) -> None:
-    """Raise unless `folder` holds the configuration of an LM2 model.
+def check_folder(folder: Path, model_types: tuple[str, ...] = ("lm2",)) -> str:
+    """The type of the model whose configuration `folder` holds.
 
     Raises:
         ValueError: no such folder, no readable `config.json` in it, or the model of another type.
@@ -25,10 +25,12 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder} has no config.json: give the folder of a saved model") from None
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): save the model again") from None
-    if model_type != "lm2":
+    if model_type not in model_types:
         raise ValueError(
-            f"{folder} holds a model of type {model_type!r}, not 'lm2': run `lm2 convert {folder} OUT` first"
+            f"{folder} holds a model of type {model_type!r}, not {' or '.join(map(repr, model_types))}: run "
+            f"`lm2 convert {folder} OUT` first"
         )
+    return model_type
 
 
 def quiet() -> None:

@@ -10,6 +10,7 @@ from lm2.cli.checkpoint import check_folder
 
 if TYPE_CHECKING:
     from lm2 import LM2Config
+    from lm2.baselines.segments import SegmentedConfig
 
 EXAMPLES = (
     "lm2 info lm2-1.7b",
@@ -18,6 +19,8 @@ EXAMPLES = (
 STOPPED = "This command writes nothing."
 
 PAPER = "the paper's model: 1.2 B + 0.5 B of memory"
+BASELINES = {"lm2_rmt": "RMT", "lm2_armt": "ARMT"}
+"""What the types of the baselines' folders are called."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,12 @@ class Options:
     """Count the parameters of a model and the bytes of state it keeps for each row of a batch."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A preset (such as lm2-1.7b or lm2-tiny) or the folder of a saved model."""
+    """A preset (such as lm2-1.7b or lm2-tiny) or the folder of a saved model: LM2, RMT or ARMT."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters, and bytes of state for one row in the middle of a stream."""
+    """Parameters, and bytes of state for one row in the middle of a stream: the memory's and the open segment's."""
 
     base_parameters: int
     memory_parameters: int
@@ -43,12 +46,11 @@ def run(options: Options) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    config = read_config(options.model)
-    size = measure(config)
+    lines = describe(options.model)
     table = Table(title=options.model, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    for label, value in rows(config, size):
+    for label, value in lines:
         table.add_row(label, value)
     console = Console()
     console.print(table)
@@ -56,14 +58,52 @@ def run(options: Options) -> None:
         console.print(PAPER)
 
 
-def read_config(model: str) -> "LM2Config":
-    """The configuration of a preset, or of a saved model's folder (a name with a slash, or one that exists)."""
+def describe(model: str) -> list[tuple[str, str]]:
+    """The lines of the table, for a preset or for a saved model's folder (a name with a slash, or one that exists)."""
     from lm2 import LM2Config
 
     if "/" not in model and not Path(model).exists():
-        return LM2Config.preset(model)
-    check_folder(Path(model))
-    return LM2Config.from_pretrained(model)
+        config = LM2Config.preset(model)
+    elif check_folder(Path(model), ("lm2", *BASELINES)) in BASELINES:
+        return describe_baseline(Path(model))
+    else:
+        config = LM2Config.from_pretrained(model)
+    return rows(config, measure(config))
+
+
+def describe_baseline(folder: Path) -> list[tuple[str, str]]:
+    """The lines of the table for an RMT or ARMT folder."""
+    from transformers import AutoConfig
+
+    import lm2.baselines  # noqa: F401 (registers the types)
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    size = measure_baseline(config)
+    return [
+        ("kind", BASELINES[config.model_type]),
+        ("family", config.backbone_config.model_type),
+        ("blocks", str(config.backbone_config.num_hidden_layers)),
+        ("memory tokens", str(config.memory_tokens)),
+        *common_rows(config.segment_length, size, "memory of a row"),
+    ]
+
+
+def measure_baseline(config: "SegmentedConfig") -> Size:
+    """Build the model and the state of a row on the meta device and count."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        state = model.initial_state(1)
+    memory = sum(p.numel() for name, p in model.named_parameters() if "memory" in name.split("."))
+    carried = sum(part.nbytes for part in state.memory)
+    return Size(
+        base_parameters=sum(p.numel() for p in model.parameters()) - memory,
+        memory_parameters=memory,
+        bank_bytes=carried,
+        segment_bytes=state.nbytes - carried,
+    )
 
 
 def measure(config: "LM2Config") -> Size:
@@ -96,16 +136,23 @@ def measure(config: "LM2Config") -> Size:
 
 
 def rows(config: "LM2Config", size: Size) -> list[tuple[str, str]]:
-    """The lines of the table: what, and its value."""
-    total = size.base_parameters + size.memory_parameters
+    """The lines of the table for an LM2 model: what, and its value."""
     return [
         ("family", config.base_model_type),
         ("blocks / with memory", f"{config.num_hidden_layers} / {len(config.memory_indices)}"),
         ("slots x width", f"{config.memory_slots} x {config.hidden_size}"),
-        ("segment", f"{config.segment_length} tokens"),
+        *common_rows(config.segment_length, size, "banks of a row"),
+    ]
+
+
+def common_rows(segment_length: int, size: Size, memory: str) -> list[tuple[str, str]]:
+    """The lines that every kind of model has; `memory` is what its state beside the open segment is called."""
+    total = size.base_parameters + size.memory_parameters
+    return [
+        ("segment", f"{segment_length} tokens"),
         ("parameters of the base", f"{size.base_parameters:,}"),
         ("parameters of the memory", f"{size.memory_parameters:,}"),
         ("parameters in all", f"{total:,} ({total / 1e9:.2f} B)"),
-        ("banks of a row", f"{size.bank_bytes:,} bytes"),
+        (memory, f"{size.bank_bytes:,} bytes"),
         ("open segment of a row", f"{size.segment_bytes:,} bytes"),
     ]
