@@ -12,18 +12,21 @@ space before every fact and sentence; stripped. At 0k there is no background.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
+from itertools import count, islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from lm2.data import babi
+from lm2.data.world import simulate
 from lm2.evaluation.sentences import Background, Stretch
 from lm2.evaluation.sets import TASKS, check_task, max_facts, released_rows
 from lm2.evaluation.tokens import RESERVED, n_tokens
 
 PIECE_CHARS = 2000
+SIMULATED_QUESTIONS = 1000
 
 _NO_SPACE = ("qa4", "qa15", "qa16", "qa17", "qa18", "qa19", "qa20")
 """Tasks whose questions do not end with a space, as those of the other files do."""
@@ -83,14 +86,14 @@ class LocalBabilong:
     """Samples made from the bAbI test files and a background.
 
     Args:
-        babi: the folder or zip with the bAbI files.
+        babi: the folder or zip with the bAbI files; None for questions of the simulator, which has qa1 to qa10.
         background: what lies between the facts; its tokenizer counts the length.
         size: rows as in the released sets of 100 or 1,000 samples a cell.
         seed: another seed gives other places and other background for the same questions.
         depth: only gaps in this part of the text, such as (0.4, 0.6), hold facts; None is the whole text.
     """
 
-    babi: Path
+    babi: Path | None
     background: Background
     size: int = 100
     seed: int = 0
@@ -100,8 +103,9 @@ class LocalBabilong:
     def description(self) -> dict:
         """What a report says about the samples."""
         return {
-            "samples": f"made here, rows of the released sets of {self.size}",
-            "babi": Path(self.babi).name,
+            "samples": "made here",
+            "set": self.size,
+            "questions": "simulated" if self.babi is None else f"bAbI test files, {Path(self.babi).name}",
             "background": self.background.name,
             "length_tokenizer": self.background.tokenizer.name,
             "seed": self.seed,
@@ -116,12 +120,18 @@ class LocalBabilong:
         """
         check_task(task)
         most = max_facts(length)
-        questions = list(enumerate(_questions(Path(self.babi), task)))
-        rows = [(number, q) for number, q in questions if most is None or len(q.facts) <= most]
-        for index, row in enumerate(released_rows(task, length, self.size, len(rows))):
+        rows = [(number, q) for number, q in enumerate(self._questions(task)) if most is None or len(q.facts) <= most]
+        # which rows were released says nothing about simulated questions
+        kept = (
+            range(min(self.size, len(rows))) if self.babi is None else released_rows(task, length, self.size, len(rows))
+        )
+        for index, row in enumerate(kept):
             number, question = rows[row]
             rng = np.random.default_rng([self.seed, TASKS.index(task) + 1, n_tokens(length), number])
             yield compose(question, length, index, self.background, rng, self.depth)
+
+    def _questions(self, task: str) -> Sequence[babi.Sample]:
+        return _simulated(task, self.seed) if self.babi is None else _read(Path(self.babi), task)
 
 
 def compose(
@@ -238,7 +248,15 @@ def _gaps_within(depth: tuple[float, float], starts: np.ndarray, size: int, fact
     return allowed
 
 
-@lru_cache(maxsize=32)
-def _questions(path: Path, task: str) -> Sequence[babi.Sample]:
+@cache
+def _read(path: Path, task: str) -> Sequence[babi.Sample]:
     return tuple(babi.samples(task, babi.read_stories(path, task, "test")))
 
+
+@cache
+def _simulated(task: str, seed: int) -> Sequence[babi.Sample]:
+    if task not in TASKS[:10]:
+        raise ValueError(f"The simulator has qa1 to qa10, not {task}: give the folder with the bAbI files.")
+    rng = np.random.default_rng([seed, TASKS.index(task) + 1])
+    stories = (simulate(task, rng) for _ in count())
+    return tuple(islice(babi.samples(task, stories), SIMULATED_QUESTIONS))

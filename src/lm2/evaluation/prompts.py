@@ -8,7 +8,7 @@ Base models are usually run without instruction, examples and post-prompt, chat 
 """
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from lm2.evaluation.sets import check_task
@@ -49,6 +49,6 @@ def whole_prompt(
     return (before + context + after.format(question=question)).strip()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _prompts() -> dict:
     return json.loads(Path(__file__).with_name("prompts.json").read_text(encoding="utf-8"))

@@ -3,8 +3,8 @@
 * official   the label rule of BABILong's tables and leaderboard: of all labels of the task, found as substrings of the
              first sentence and not part of the question, only the target's. In qa7 "none" contains "one", so an output
              "none" is always wrong and a perfect model gets 53.2 %.
-* word       the official rule with labels found as whole words, which repairs qa7 and changes nothing else a model
-             may be blamed for: "no" is no longer found in "not" or "know".
+* word       the official rule with labels found as whole words, which repairs qa7, and finds "no" neither in "not" nor
+             in "know". Of 67,890 published outputs it judges 75 differently, 45 of them in qa7.
 * exact      the output is the target (how RMT and ARMT are trained and measured).
 * substring  the target occurs in the output (lm-evaluation-harness). In qa7 "none" then also counts as "one": a model
              that always says "none" gets 95.6 %.
@@ -14,7 +14,7 @@ Source: booydar/babilong (label rule); labels follow bAbI's answers.
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 from lm2.evaluation.sets import check_task
 
@@ -101,7 +101,7 @@ def _as_word(label: str, text: str) -> bool:
     return _word_pattern(label).search(text) is not None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _word_pattern(label: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(label)}(?!\w)")
 

@@ -12,7 +12,7 @@ Source: Kuratov et al. 2024 (arXiv:2406.10149), section 2, and the released gene
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ class Background:
 
     def __init__(self, texts: Sequence[str], tokenizer: LengthTokenizer, name: str, min_tokens: int = MIN_TOKENS):
         self.texts, self.tokenizer, self.name, self.min_tokens = list(texts), tokenizer, name, min_tokens
-        self.book = lru_cache(maxsize=None)(self._index)
+        self.book = cache(self._index)
 
     @classmethod
     def from_books(cls, path: str | Path, tokenizer: LengthTokenizer | None = None) -> "Background":
@@ -86,7 +86,7 @@ class Background:
     def draw(
         self, rng: np.random.Generator, n_tokens: int, max_tokens: int | None = None
     ) -> tuple[list[Stretch], np.ndarray]:
-        """Stretches of at least `n_tokens` tokens that end with the sentence that reaches it, and each sentence's tokens.
+        """Stretches of sentences that together reach `n_tokens` with their last, and the tokens of each sentence.
 
         Raises:
             ValueError: no sentence of a usable length at 1,000 places running.
@@ -144,7 +144,7 @@ class Background:
         )
 
 
-@lru_cache(maxsize=1)
+@cache
 def _punkt():
     try:
         from nltk.tokenize.punkt import PunktSentenceTokenizer  # an optional dependency, and slow to import

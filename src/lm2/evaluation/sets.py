@@ -7,7 +7,7 @@ other tasks, whose rows were not published.
 """
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from lm2.evaluation.tokens import RESERVED, n_tokens
@@ -58,6 +58,6 @@ def _hundred(task: str, length: str) -> list[int]:
     return published["0k"].get(task, list(range(100)))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _published_indices() -> dict:
     return json.loads(Path(__file__).with_name("published_indices.json").read_text(encoding="utf-8"))
