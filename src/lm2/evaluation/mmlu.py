@@ -20,6 +20,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from lm2.evaluation import mmlu_report
+from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs
 from lm2.evaluation.records import Records, mine, share, wait_for_all
 from lm2.evaluation.subjects import GENERAL, SUBJECTS, check
@@ -77,13 +78,10 @@ def run(options: MmluOptions) -> None:
         ValueError: the harness is not installed, a model or the data cannot be read, or an input does not fit a model.
     """
     require_harness()
-    specs = parse_specs(options.models)
-    records = Records(options.out, options.settings())
-    for spec in specs:
-        ask_model(spec, options, records)
+    asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
     wait_for_all()
     if share()[0] == 0:
-        mmlu_report.write(options, specs, records.read())
+        mmlu_report.write(options, [(facts, records.read()) for facts, records in asked])
 
 
 def require_harness() -> None:
@@ -94,22 +92,23 @@ def require_harness() -> None:
         raise ValueError("this needs lm-evaluation-harness: pip install 'lm2[harness]'")
 
 
-def ask_model(spec: ModelSpec, options: MmluOptions, records: Records) -> None:
-    """This process's share of the subjects, one record each."""
+def ask_model(spec: ModelSpec, options: MmluOptions) -> tuple[dict[str, Any], Records]:
+    """Ask this process's share of the subjects; what the report says of the model, and the finished subjects."""
     if spec.kind not in (None, "full"):
         raise ValueError(f"MMLU is answered under full attention or with a memory: leave out @{spec.kind}")
     from lm2.evaluation.harness import HarnessModel
 
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
-    mark, facts = fingerprint(model), describe(spec, model)
-    waiting = [subject for subject in mine(options.subjects) if (spec.name, mark, subject) not in records]
-    tasks = load_tasks(waiting, options.data)
+    facts = describe(spec, model)
+    records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
+    waiting = [subject for subject in mine(options.subjects) if (subject,) not in records]
+    tasks = load_tasks(waiting, options.data) if waiting else []
     counts = [min(len(task.eval_docs), options.limit or len(task.eval_docs)) for task in tasks]
     with tqdm(total=sum(counts), unit="question", desc=spec.name, disable=None) as bar:
         harness = HarnessModel(model, tokenizer, batch_size=options.batch_size, advance=bar.update)
         for subject, task in zip(waiting, tasks, strict=True):
-            record = ask_subject(harness, task, options)
-            records.add((spec.name, mark, subject), {"model": facts, "subject": subject, **record})
+            records.add((subject,), ask_subject(harness, task, options))
+    return facts, records
 
 
 def describe(spec: ModelSpec, model: Any) -> dict[str, Any]:
@@ -124,6 +123,11 @@ def describe(spec: ModelSpec, model: Any) -> dict[str, Any]:
         "device": model.device.type,
         "fingerprint": fingerprint(model),
     }
+
+
+def identity(facts: dict[str, Any]) -> dict[str, Any]:
+    """What of a model its answers depend on."""
+    return {name: facts[name] for name in ("source", "dtype", "fingerprint")}
 
 
 def ask_subject(harness: Any, task: Any, options: MmluOptions) -> dict[str, Any]:

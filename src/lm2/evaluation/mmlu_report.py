@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from lm2.environment import environment
 from lm2.evaluation.anchors import paper_mmlu, source
-from lm2.evaluation.models import ModelSpec
 from lm2.evaluation.page import table
 from lm2.evaluation.records import SCHEMA
 from lm2.evaluation.statistics import Z95, wilson
@@ -18,6 +17,8 @@ from lm2.files import replacing
 if TYPE_CHECKING:
     from lm2.evaluation.mmlu import MmluOptions
 
+Asked = tuple[dict[str, Any], list[dict[str, Any]]]
+"""A model's description, and its records."""
 MEAN = "Mean of the eight rows"
 Counts = dict[str, tuple[int, int]]
 """Subject -> (right, questions)."""
@@ -71,9 +72,9 @@ def _mean_of_rows(counts: Counts, rows: dict[str, tuple[str, ...]], lines: Seque
     return Line(mean, max(0.0, mean - half), min(1.0, mean + half), sum(n for _, n in counts.values()))
 
 
-def write(options: "MmluOptions", specs: Sequence[ModelSpec], records: Sequence[dict[str, Any]]) -> None:
+def write(options: "MmluOptions", asked: Sequence[Asked]) -> None:
     """Write mmlu.json and mmlu.md, each whole or not at all, and print the tables."""
-    found = [results_of(spec.name, options, records) for spec in specs]
+    found = [results_of(facts, options, records) for facts, records in asked]
     report = {
         "schema": SCHEMA,
         **options.settings(),
@@ -90,18 +91,16 @@ def write(options: "MmluOptions", specs: Sequence[ModelSpec], records: Sequence[
     print(page)
 
 
-def results_of(name: str, options: "MmluOptions", records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One model's numbers, from its records of the subjects asked for (of its latest weights, if they changed)."""
-    own = [record for record in records if record["model"]["name"] == name and record["subject"] in options.subjects]
-    model = own[-1]["model"]
-    subjects = {r["subject"]: r for r in own if r["model"]["fingerprint"] == model["fingerprint"]}
+def results_of(facts: dict[str, Any], options: "MmluOptions", records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One model's numbers, from its records of the subjects asked for."""
+    subjects = {record["key"][0]: record for record in records if record["key"][0] in options.subjects}
     counts = {
         subject: (sum(p == t for p, t in zip(r["picks"], r["targets"], strict=True)), len(r["picks"]))
         for subject, r in sorted(subjects.items())
     }
     lines = {"standard": standard_lines(counts), "paper": paper_lines(counts, options.general)}
     return {
-        **model,
+        **facts,
         "inputs_cut": sum(r["inputs_cut"] for r in subjects.values()),
         "longest_input": max(r["longest_input"] for r in subjects.values()),
         "seconds": round(sum(r["seconds"] for r in subjects.values()), 1),
