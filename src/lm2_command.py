@@ -50,6 +50,36 @@ COMMANDS = {
         "count a model's parameters and the bytes of its state",
         "lm2 info lm2-1.7b",
     ),
+    "eval mmlu": Command(
+        "lm2.cli.eval_mmlu",
+        "MMLU through lm-evaluation-harness",
+        "lm2 eval mmlu smollm2-lm2 plain=SmolLM2-135M-Instruct.gguf --data mmlu.zip",
+    ),
+    "eval perplexity": Command(
+        "lm2.cli.eval_perplexity",
+        "perplexity by segment, with the memory carried and reset",
+        "lm2 eval perplexity smollm2-lm2 plain=SmolLM2-135M-Instruct.gguf --text books/test.jsonl.gz",
+    ),
+    "eval needle": Command(
+        "lm2.cli.eval_needle",
+        "find a pass key in long texts, by depth and length",
+        "lm2 eval needle smollm2-lm2 plain=SmolLM2-135M-Instruct.gguf --lengths 1024 4096",
+    ),
+    "eval ruler": Command(
+        "lm2.cli.eval_ruler",
+        "RULER through lm-evaluation-harness, the tasks that need no download",
+        "lm2 eval ruler smollm2-lm2 --lengths 1024 --limit 20",
+    ),
+    "eval babilong": Command(
+        "lm2.cli.eval_babilong",
+        "ask models BABILong's questions about long texts, with controls and baselines",
+        "lm2 eval babilong smollm2-lm2 --babi ../shared/data/babi",
+    ),
+    "eval compare": Command(
+        "lm2.cli.eval_compare",
+        "test whether one of two models answers the same samples better",
+        "lm2 eval compare runs/plain/report.json runs/lm2/report.json",
+    ),
     "study write-rules": Command(
         "lm2.cli.study_write_rules",
         "compare write rules and training measures of the memory",

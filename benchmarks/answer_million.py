@@ -1,0 +1,113 @@
+"""One BABILong sample of a million tokens, read by lm2-tiny: does memory grow on the way to the question?
+
+    python benchmarks/answer_million.py [--length 1M] [--out docs/results/answer_million.json]
+
+The whole path is measured, as `lm2 eval babilong` runs it: the sample is put together piece by piece, encoded, and read
+segment by segment by the streaming runner. Resident memory is taken while the pieces are handed over, and the value at
+the end is compared with that after a tenth of the text. The model is untrained: only memory and time mean something.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from lm2 import LM2Config, LM2ForCausalLM
+from lm2.evaluation.babilong import LocalBabilong, Sample
+from lm2.evaluation.codec import codec_of
+from lm2.evaluation.prompts import prompt_parts
+from lm2.evaluation.runners.memory import StreamingRunner
+from lm2.evaluation.sentences import Background
+from lm2.evaluation.tokens import n_tokens
+from lm2.files import replacing
+
+CHARACTERS_PER_TOKEN = 4.4
+SAMPLES = 100
+"""Measurements of resident memory along the text."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Read one qa1 sample with an untrained lm2-tiny."""
+
+    length: str = "1M"
+    """Length of the text in GPT-2 tokens"""
+    out: Path | None = None
+    """JSON file for the numbers"""
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each byte: no vocabulary is needed, and the model reads four times as many tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+def watched(sample: Sample, every: int, seen: list[dict[str, float]]) -> Iterator[str]:
+    """The pieces of a sample; every so many characters, what is resident is noted in `seen`."""
+    characters, began = 0, time.perf_counter()
+    for piece in sample.text():
+        yield piece
+        characters += len(piece)
+        if characters >= every * (len(seen) + 1):
+            seconds = time.perf_counter() - began
+            seen.append({"characters": characters, "resident": resident_bytes(), "seconds": round(seconds, 2)})
+
+
+def measure(length: str) -> dict[str, object]:
+    """Read the sample and answer."""
+    torch.manual_seed(0)
+    tokenizer = bytes_tokenizer()
+    model = LM2ForCausalLM(LM2Config.preset("lm2-tiny")).eval()
+    runner = StreamingRunner("lm2-tiny", {}, model, codec_of(model, tokenizer, chat=False))
+    sample = next(LocalBabilong(None, Background.generated()).samples("qa1", length))
+    seen: list[dict[str, float]] = []
+    before, after = prompt_parts("qa1", False, False, False)
+    every = int(n_tokens(length) * CHARACTERS_PER_TOKEN / SAMPLES)
+    began = time.perf_counter()
+    reading = runner.read(before, watched(sample, every, seen))
+    runner.finish(reading, after.format(question=sample.question), 20)
+    start, end = seen[len(seen) // 10], seen[-1]
+    return {
+        "length": length,
+        "tokens": reading.tokens,
+        "segments": reading.tokens // runner.segment_length,
+        "seconds": round(time.perf_counter() - began, 1),
+        "resident_end": end["resident"],
+        "resident_ratio": end["resident"] / start["resident"],
+        "state_bytes": reading.state.nbytes,
+        "measurements": seen,
+    }
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    torch.set_num_threads(1)
+    found = measure(options.length)
+    print(
+        f"{options.length}: {found['tokens']:,} tokens of the model in {found['segments']:,} segments, "
+        f"{found['seconds']} s; resident at the end {found['resident_end'] / 2**20:.0f} MiB, "
+        f"{found['resident_ratio']:.3f} of that after a tenth; the state has {found['state_bytes']:,} bytes"
+    )
+    if options.out is not None:
+        with replacing(options.out) as beside:
+            beside.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Two BABILong reports side by side: is one model better on the same samples, or is it luck?
+
+The test is McNemar's, exact and two-sided, on the samples that only one of the two has right.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lm2.evaluation.controls import MAIN
+from lm2.evaluation.page import table
+from lm2.evaluation.report import load, ordered
+from lm2.evaluation.statistics import mcnemar
+
+Cells = dict[tuple[str, str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell, or all of them together: how many each has right, how many only one of them has, and p."""
+
+    task: str
+    length: str
+    n: int
+    first: int
+    second: int
+    only_first: int
+    only_second: int
+    p: float
+
+
+def compare(
+    first: Path, second: Path, model_first: str | None = None, model_second: str | None = None
+) -> dict[str, Any]:
+    """Compare a model of one report with a model of another (or of the same one).
+
+    Args:
+        model_first, model_second: names in the reports; None when a report has one model only.
+
+    Returns:
+        The names of both, the rule, and a `Comparison` for each common cell and for all of them.
+
+    Raises:
+        ValueError: not a report, no such model, another rule, no common cell, or cells of different samples.
+    """
+    reports = [load(first), load(second)]
+    names = [
+        _model(report, path, name)
+        for report, path, name in zip(reports, (first, second), (model_first, model_second), strict=True)
+    ]
+    if (rule := reports[0]["rule"]) != reports[1]["rule"]:
+        raise ValueError(
+            f"{first} was scored by the rule {rule} and {second} by {reports[1]['rule']}: run one of them again with "
+            f"--rule {rule}, which asks nothing twice"
+        )
+    own, other = (_cells(report, name) for report, name in zip(reports, names, strict=True))
+    common = [key for key in own if key in other]
+    if not common:
+        raise ValueError(f"{first} and {second} have no cell in common: {_list(own)} and {_list(other)}")
+    for key in common:
+        _check_same_samples(key, own[key], other[key], (first, second))
+    rows = [_compare(*key, own[key]["right"], other[key]["right"]) for key in common]
+    everything = _compare("all", "all", *("".join(cells[key]["right"] for key in common) for cells in (own, other)))
+    return {"models": names, "rule": rule, "cells": [asdict(row) for row in [*rows, everything]]}
+
+
+def _model(report: dict[str, Any], path: Path, name: str | None) -> str:
+    names = list(report["models"])
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None:
+        raise ValueError(f"{path} has {len(names)} models ({', '.join(names)}): say which one with --models")
+    if name not in names:
+        raise ValueError(f"{path} has no model {name!r}: it has {', '.join(names)}")
+    return name
+
+
+def _cells(report: dict[str, Any], model: str) -> Cells:
+    return {
+        (cell["task"], cell["length"]): cell
+        for cell in report["cells"]
+        if cell["model"] == model and cell["condition"] in MAIN
+    }
+
+
+def _check_same_samples(key: tuple[str, str], own: dict, other: dict, paths: tuple[Path, Path]) -> None:
+    if own["n"] != other["n"] or own["samples"] != other["samples"]:
+        raise ValueError(
+            f"{paths[0]} and {paths[1]} have other samples in {' '.join(key)} ({own['n']} with digest "
+            f"{own['samples']}, {other['n']} with digest {other['samples']}): a paired test needs the same ones, so "
+            "run both with the same data, --seed, --sample-set and --samples"
+        )
+
+
+def _compare(task: str, length: str, first: str, second: str) -> Comparison:
+    pairs = list(zip(first, second, strict=True))
+    only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    p = mcnemar(only_first, only_second)
+    return Comparison(task, length, len(pairs), first.count("1"), second.count("1"), only_first, only_second, p)
+
+
+def _list(cells: Cells) -> str:
+    return ", ".join(ordered(task for task, _ in cells)) + " at " + ", ".join(ordered(length for _, length in cells))
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The comparison as a table."""
+    first, second = found["models"]
+    if first == second:
+        first, second = f"{first} (first)", f"{second} (second)"
+    header = ["task", "length", "n", f"{first}, %", f"{second}, %", "only first", "only second", "p"]
+    rows = [
+        [
+            *(row["task"], row["length"], f"{row['n']}"),
+            *(f"{100 * row[name] / row['n']:.1f}" for name in ("first", "second")),
+            *(f"{row['only_first']}", f"{row['only_second']}", f"{row['p']:.2g}"),
+        ]
+        for row in found["cells"]
+    ]
+    return table(header, rows, 2) + f"\n\np: McNemar's exact paired test, two-sided; {found['rule']} rule."

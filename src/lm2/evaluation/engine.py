@@ -1,0 +1,205 @@
+"""Asks models about BABILong samples, cell by cell, and keeps every answer as soon as it is there.
+
+Answers lie in `OUT/answers/MODEL/records.RANK.jsonl`. What decides an answer (model, samples, prompt) is in the first
+line of each file, and what does not (tasks, lengths, number of samples, scoring rule) is not: a run can be extended,
+and scored again, without asking anything twice.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lm2.evaluation.babilong import Sample, SampleSource
+from lm2.evaluation.config import BabilongConfig
+from lm2.evaluation.controls import QUESTION, Asker, conditions, partner
+from lm2.evaluation.models import Runner, TooLong, load_runner, parse_specs
+from lm2.evaluation.prompts import prompt_parts
+from lm2.evaluation.records import Records, share, wait_for_all
+from lm2.evaluation.tokens import n_tokens
+
+LEAST_TOKENS = 150
+"""What a sample without background is taken to cost, in tokens: for the progress bar only."""
+COST = {QUESTION: 0.0}
+"""How many readings of the text a condition takes; 1 if not named."""
+
+Cell = tuple[str, str]
+"""Task and length."""
+
+
+class Job(NamedTuple):
+    """One question to one model."""
+
+    cell: Cell
+    sample: Sample
+    condition: str
+    other: Sample | None
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        return (*self.cell, self.sample.index, self.condition)
+
+    @property
+    def cost(self) -> float:
+        return max(LEAST_TOKENS, n_tokens(self.cell[1])) * COST.get(self.condition, 1.0) + LEAST_TOKENS
+
+
+class Asked(NamedTuple):
+    """A model that has answered: its name, its description, and the records of the cells that were asked for."""
+
+    name: str
+    description: dict[str, Any]
+    records: list[dict[str, Any]]
+
+
+def evaluate(config: BabilongConfig, source: SampleSource) -> list[Asked]:
+    """Ask every model everything that has no answer yet; of several processes each asks its share.
+
+    Returns:
+        What was asked for of all processes, once they have finished.
+
+    Raises:
+        ValueError: a model or the samples cannot be had, or answers of other settings are in the folder.
+    """
+    specs = parse_specs(config.models)
+    console = Console(quiet=share()[0] > 0)
+    cells = dict(config.cells(source))
+    asked = []
+    for spec in specs:
+        runner = load_runner(spec, config.runner_options())
+        records = Records(answers_folder(config.out, spec.name), settings_of(config, source, runner))
+        ask(runner, jobs(runner, cells, config.controls), records, config, console)
+        keys = [
+            (*cell, sample.index, c) for cell, found in cells.items() for sample in found for c in _of(runner, config)
+        ]
+        asked.append((spec.name, runner.description, records, keys))
+        del runner  # the next model needs its place
+    wait_for_all()
+    return [Asked(name, facts, _wanted(records, keys)) for name, facts, records, keys in asked]
+
+
+def _of(runner: Runner, config: BabilongConfig) -> tuple[str, ...]:
+    return conditions(runner, config.controls)
+
+
+def _wanted(records: Records, keys: list[tuple[str, str, int, str]]) -> list[dict[str, Any]]:
+    """The records of these keys, by whichever process they were written."""
+    written = {tuple(record["key"]): record for record in records.read()}
+    return [written[key] for key in keys]
+
+
+def answers_folder(out: Path, name: str) -> Path:
+    """Where the answers of a model lie."""
+    return out / "answers" / re.sub(r"[^\w.+@-]", "_", name)
+
+
+def settings_of(config: BabilongConfig, source: SampleSource, runner: Runner) -> dict[str, Any]:
+    """What the answers depend on, one value a name, so that a difference can be told."""
+    parts = {"samples": source.description, "prompt": config.prompt_settings(), "model": runner.description}
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+
+def jobs(runner: Runner, cells: dict[Cell, list[Sample]], controls: Sequence[str]) -> list[Job]:
+    """This process's questions, sample by sample.
+
+    Neighbours (2i and 2i + 1) go to the same process, since each is asked with the other's memory.
+    """
+    rank, world = share()
+    found = []
+    for cell, samples in cells.items():
+        by_index = {sample.index: sample for sample in samples}
+        for sample in samples:
+            if sample.index // 2 % world == rank:
+                neighbour = partner(sample.index, by_index)
+                other = None if neighbour is None else by_index[neighbour]
+                found += [Job(cell, sample, condition, other) for condition in conditions(runner, controls)]
+    return found
+
+
+def ask(runner: Runner, todo: list[Job], records: Records, config: BabilongConfig, console: Console) -> None:
+    """Ask the questions that have no answer yet.
+
+    Raises:
+        ValueError: an answer on file was given to another sample.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=600,
+    )
+    left = [job for job in todo if not _is_done(job, records)]
+    began = time.perf_counter()
+    with bar:
+        line = bar.add_task(runner.name, total=sum(job.cost for job in left))
+        for job, asker in _with_askers(runner, left, config):
+            bar.update(line, description=f"{runner.name}, {' '.join(job.cell)}, {job.condition}")
+            records.add(job.key, answer(job, asker))
+            bar.advance(line, job.cost)
+        bar.update(line, description=runner.name)
+    console.print(
+        f"{runner.name}: {len(left):,} answers in {time.perf_counter() - began:.0f} s, "
+        f"{len(todo) - len(left):,} were there",
+        highlight=False,
+    )
+
+
+def _with_askers(runner: Runner, todo: list[Job], config: BabilongConfig) -> Iterator[tuple[Job, Asker]]:
+    asker, at = None, None
+    for job in todo:
+        if asker is None or job.cell[0] != at:
+            at = job.cell[0]
+            before, after = prompt_parts(at, config.instruction, config.examples, config.post_prompt)
+            asker = Asker(runner, before, after, config.max_new_tokens)
+        yield job, asker
+
+
+def _is_done(job: Job, records: Records) -> bool:
+    record = records.done.get(job.key)
+    if record is None:
+        return False
+    if record["sample"] != (now := digest(job.sample)):
+        raise ValueError(
+            f"{records.folder} has an answer to another sample {job.sample.index} of {' '.join(job.cell)} "
+            f"(digest {record['sample']} then, {now} now): the data have changed, so choose another --out folder"
+        )
+    return True
+
+
+def answer(job: Job, asker: Asker) -> dict[str, Any]:
+    """What is kept of a question: the output, or why there is none, and what scoring needs of the sample."""
+    sample, began = job.sample, time.perf_counter()
+    try:
+        found = {"output": asker.answer(sample, job.condition, job.other)}
+    except TooLong as reason:
+        found = {"output": None, "too_long": str(reason)}
+    return {
+        **found,
+        "question": sample.question,
+        "target": sample.target,
+        "distance": distance(sample),
+        "sample": digest(sample),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def distance(sample: Sample) -> int | None:
+    """Tokens from the end of the farthest fact that the answer needs to the end of the text."""
+    return max((f.distance for f in sample.facts if f.supporting and f.distance is not None), default=None)
+
+
+def digest(sample: Sample) -> str:
+    """A short hash of what makes a sample: question, answer, facts and where they stand."""
+    facts = [(fact.text, fact.supporting, fact.distance) for fact in sample.facts]
+    what = [sample.task, sample.length, sample.index, sample.question, sample.target, facts]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

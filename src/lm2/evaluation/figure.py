@@ -1,0 +1,101 @@
+"""The pictures of a BABILong report: a heat map of tasks by lengths for each model, and curves over the length."""
+
+from pathlib import Path
+from typing import Any
+
+from lm2.evaluation.controls import MAIN, QUESTION
+from lm2.evaluation.report import CONSTANT, ordered
+from lm2.files import replacing
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that differ for every kind of colour vision (Okabe and Ito)."""
+MARKERS = "osD^vPX"
+LINES = {"plain": "-", "carried": "-", "reset": "--", "frozen": "-.", "exchanged": ":", QUESTION: (0, (1, 3))}
+
+
+def draw_heat_map(report: dict[str, Any], path: Path) -> None:
+    """Write the heat map: a panel for each model, its own way of working. Needs matplotlib (extra `plot`)."""
+    figure_class = _figure_class()
+    tasks = ordered(cell["task"] for cell in report["cells"])
+    lengths = ordered(cell["length"] for cell in report["cells"])
+    names = list(report["models"])
+    size = (1.8 + len(names) * (0.8 + 0.62 * len(lengths)), 1.7 + 0.42 * len(tasks))
+    figure = figure_class(figsize=size, dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    image = None
+    for panel, name in zip(panels, names, strict=True):
+        cells = {(c["task"], c["length"]): c for c in report["cells"] if c["model"] == name and c["condition"] in MAIN}
+        image = _panel(panel, cells, tasks, lengths)
+        panel.set_title(name, fontsize=9)
+    assert image is not None
+    figure.colorbar(image, ax=panels, label=f"right answers, % ({report['rule']} rule)")
+    _save(figure, path)
+
+
+def _panel(panel: Any, cells: dict, tasks: list[str], lengths: list[str]) -> Any:
+    def shown(task: str, length: str) -> float:
+        accuracy = cells[task, length]["accuracy"] if (task, length) in cells else None
+        return float("nan") if accuracy is None else 100 * accuracy
+
+    values = [[shown(task, length) for length in lengths] for task in tasks]
+    panel.set_facecolor("0.85")  # a cell without a number stays grey
+    image = panel.imshow(values, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            panel.text(x, y, f"{value:.0f}" if value == value else "-", ha="center", va="center", fontsize=8)
+    panel.set_xticks(range(len(lengths)), lengths)
+    panel.set_yticks(range(len(tasks)), tasks)
+    panel.set_xlabel("length, tokens")
+    return image
+
+
+def draw_curves(report: dict[str, Any], path: Path) -> None:
+    """Write the curves: the mean over tasks by length, for each model and condition. Needs matplotlib."""
+    lengths = ordered(cell["length"] for cell in report["cells"])
+    figure = _figure_class()(figsize=(8, 4.8), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    names = list(report["models"])
+    for model, condition in dict.fromkeys((row["model"], row["condition"]) for row in report["means"]):
+        rows = {r["length"]: r for r in report["means"] if (r["model"], r["condition"]) == (model, condition)}
+        points = [
+            (x, 100 * rows[n]["mean"]) for x, n in enumerate(lengths) if n in rows and rows[n]["mean"] is not None
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), **_look(model, condition, names))
+    axes.set_xticks(range(len(lengths)), lengths)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("length of the text, tokens")
+    axes.set_ylabel(f"right answers, mean over tasks, % ({report['rule']} rule)")
+    axes.grid(axis="y", color="0.88", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["right", "top"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, path)
+
+
+def _look(model: str, condition: str, names: list[str]) -> dict[str, Any]:
+    if model == CONSTANT:
+        return {"color": "0.35", "ls": (0, (1, 1)), "lw": 1.2, "label": CONSTANT}
+    at = names.index(model)
+    main = condition in MAIN
+    return {
+        "color": COLOURS[at % len(COLOURS)],
+        "marker": MARKERS[at % len(MARKERS)],
+        "ls": LINES[condition],
+        "lw": 1.8 if main else 1.0,
+        "ms": 5.5 if main else 3,
+        "label": model if main else f"{model}, {condition}",
+    }
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("the pictures need matplotlib: pip install 'lm2[plot]'") from None
+    return Figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png")

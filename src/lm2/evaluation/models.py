@@ -1,0 +1,233 @@
+"""Which model answers, and how: the words on the command line, and the runner they stand for.
+
+A model is written `[NAME=]SOURCE[@KIND[:NUMBER]]`. SOURCE is a folder, a GGUF file or a hub name; KIND is
+
+    full       the whole prompt under full attention (what a plain model does without a KIND)
+    last:L     the last L tokens only: the context is cut from the left, instruction and question stay
+    window:W   sliding-window attention over W tokens, in constant memory
+    rag:K      the K passages of the context nearest to the question, then as full
+
+and models with a memory (LM2, RMT, ARMT) take no KIND: they read segment by segment in constant memory.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+KINDS = {"full": False, "last": True, "window": True, "rag": True}
+"""Each kind, and whether it takes a number."""
+DEFAULT_NUMBERS = {"rag": 5}
+NAME = re.compile(r"(?:([\w.+ -]+)=)?(.+)", re.DOTALL)
+FINGERPRINT_VALUES = 512
+
+
+class TooLong(Exception):
+    """A prompt that a model cannot take whole; the sample is marked and never cut in silence."""
+
+
+class Runner(Protocol):
+    """A model that answers questions about long texts.
+
+    Attributes:
+        name: what reports call it.
+        description: its source, kind, settings and fingerprint, as JSON values.
+    """
+
+    name: str
+    description: dict[str, Any]
+
+    def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str:
+        """The greedy answer to the prompt `before` + the pieces + `after`.
+
+        Raises:
+            TooLong: the model cannot take the whole prompt.
+        """
+        ...
+
+
+@runtime_checkable
+class MemoryRunner(Protocol):
+    """A runner whose state can be read once, kept, and asked (see `lm2.evaluation.runners.memory`)."""
+
+    name: str
+    description: dict[str, Any]
+
+    def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str: ...
+    def read(self, before: str, pieces: Iterable[str], policy: Any = None) -> Any: ...
+    def finish(self, state: Any, after: str, max_new_tokens: int) -> str: ...
+    def exchange(self, state: Any, other: Any) -> Any: ...
+    def segments(self, before: str, pieces: Iterable[str]) -> int: ...
+    def reset(self, before: Any, after: Any, number: int) -> Any: ...
+    def frozen_after(self, last: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as it was named: `source` with `kind` (None: the model's own way) and its number."""
+
+    name: str
+    source: str
+    kind: str | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """What all models of one evaluation have in common."""
+
+    chat: bool = False
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str | None = None
+    passage_words: int = 48
+    retriever: Literal["bm25", "embedding"] = "bm25"
+    embedding_model: str | None = None
+
+
+def parse_spec(text: str) -> ModelSpec:
+    """Read `[NAME=]SOURCE[@KIND[:NUMBER]]`; without a NAME it is made of the source's last part and the kind.
+
+    Raises:
+        ValueError: no source, an unknown kind, or a number that is missing, not wanted, or below 1.
+    """
+    found = NAME.fullmatch(text.strip())
+    name, rest = found.groups() if found else (None, "")
+    if name is not None and Path(text).exists():  # a path with an = in it
+        name, rest = None, text
+    source, at, ending = rest.rpartition("@")
+    if not at or "/" in ending or Path(rest).exists():
+        source, ending = rest, ""
+    if not source:
+        raise ValueError(f"a model is [NAME=]SOURCE[@KIND[:NUMBER]], and {text!r} has no source: give a folder or name")
+    kind, number = _kind(ending, text) if at and ending else (None, None)
+    label = Path(source).name.removesuffix(".gguf") + (f"@{ending}" if kind else "")
+    return ModelSpec(name or label, source, kind, number)
+
+
+def _kind(ending: str, text: str) -> tuple[str, int | None]:
+    kind, colon, digits = ending.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"{text!r} asks for kind {kind!r}: choose one of {', '.join(KINDS)}")
+    if not KINDS[kind] and colon:
+        raise ValueError(f"{text!r}: {kind} takes no number: write @{kind}")
+    number = int(digits) if digits.isdecimal() else DEFAULT_NUMBERS.get(kind) if not colon else None
+    if KINDS[kind] and (number is None or number < 1):
+        raise ValueError(
+            f"{text!r}: {kind} needs a number of at least 1, such as @{kind}:{5 if kind == 'rag' else 512}"
+        )
+    return kind, number
+
+
+def parse_specs(texts: Iterable[str]) -> list[ModelSpec]:
+    """All specs of a command line.
+
+    Raises:
+        ValueError: as `parse_spec`, none at all, or two of one name.
+    """
+    specs = [parse_spec(text) for text in texts]
+    names = [spec.name for spec in specs]
+    if not names:
+        raise ValueError("no model was given: name at least one folder, GGUF file or hub name")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{len(specs)} models, and {sorted(twice)[0]!r} is the name of two: write NAME=SOURCE for one")
+    return specs
+
+
+def load_runner(spec: ModelSpec, options: RunnerOptions) -> Runner:
+    """Load a model and make its runner.
+
+    Raises:
+        ValueError: the model cannot be read, or its kind does not fit it.
+    """
+    import transformers
+
+    from lm2.evaluation.codec import codec_of
+    from lm2.evaluation.runners.attention import AttentionRunner
+    from lm2.evaluation.runners.memory import StreamingRunner, has_memory
+    from lm2.evaluation.runners.rag import RagRunner, retriever_of
+
+    model, tokenizer = load_model(spec.source, options)
+    codec = codec_of(model, tokenizer, chat=options.chat)
+    facts = {
+        "source": Path(spec.source).name if Path(spec.source).expanduser().exists() else spec.source,
+        "model_type": model.config.model_type,
+        "parameters": model.num_parameters(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "chat": options.chat,
+        "fingerprint": fingerprint(model),
+        "transformers": transformers.__version__,
+    }
+    if has_memory(model):
+        if spec.kind is not None:
+            raise ValueError(f"{spec.source} has a memory and reads segment by segment: leave out @{spec.kind}")
+        return StreamingRunner(spec.name, facts, model, codec)
+    limits = {spec.kind: spec.number} if spec.kind in ("last", "window") else {}
+    plain = AttentionRunner(spec.name, facts, model, codec, **limits)
+    if spec.kind != "rag":
+        return plain
+    assert spec.number is not None
+    retriever = retriever_of(options.retriever, options.embedding_model)
+    return RagRunner(spec.name, plain, retriever, spec.number, options.passage_words)
+
+
+def load_model(source: str, options: RunnerOptions) -> tuple[Any, Any]:
+    """A causal language model in evaluation mode on its device, and its tokenizer.
+
+    Raises:
+        ValueError: nothing there, damaged, or without a tokenizer.
+    """
+    import torch
+
+    from lm2.cli.checkpoint import quiet
+
+    quiet()
+    device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+    auto = "float32" if device.startswith("cpu") else "bfloat16"
+    dtype = getattr(torch, auto if options.dtype == "auto" else options.dtype)
+    model, tokenizer = _read(source, dtype)
+    if tokenizer is None:
+        raise ValueError(f"{source} has no tokenizer: save one beside the model with save_pretrained")
+    return model.to(device=device, dtype=dtype).eval(), tokenizer
+
+
+def _read(source: str, dtype: Any) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import lm2
+    import lm2.baselines  # noqa: F401  (makes RMT and ARMT known to the Auto classes)
+    from lm2.gguf import load_gguf
+
+    path = Path(source).expanduser()
+    if path.is_file():
+        return load_gguf(path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ValueError(f"{source} has no config.json: give a folder saved with save_pretrained, or a GGUF file")
+    local = path.is_dir()
+    if not local and (source.count("/") > 1 or source.startswith((".", "/", "~")) or source.endswith(".gguf")):
+        raise ValueError(f"there is no folder or file {source}: give a folder, a GGUF file or a hub name")
+    place = str(path) if local else source
+    try:
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local)
+        return model, AutoTokenizer.from_pretrained(place, local_files_only=local)
+    except (OSError, ValueError, SafetensorError) as error:
+        remedy = "save it again" if local else "check the name and the network, or give a local folder"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{source} cannot be read as a causal language model ({reason}): {remedy}") from error
+
+
+def fingerprint(model: Any) -> str:
+    """A short hash that tells two models apart: the configuration, and evenly spaced values of every weight."""
+    import torch
+
+    config = model.config.to_json_string(use_diff=True)
+    digest = hashlib.sha256(re.sub(r'"(_name_or_path|transformers_version)":[^\n]*', "", config).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()
+        picked = flat[:: max(1, flat.numel() // FINGERPRINT_VALUES)].contiguous().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(picked.view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

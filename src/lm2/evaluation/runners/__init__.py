@@ -1,0 +1,1 @@
+"""Ways to answer a question about a long text, one module each, all behind `lm2.evaluation.models.Runner`."""

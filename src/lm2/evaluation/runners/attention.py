@@ -1,0 +1,186 @@
+"""Any Hugging Face causal language model: full attention, the last tokens only, or a sliding window.
+
+* A prompt that full attention cannot take whole raises `TooLong`; nothing is cut in silence.
+* The sliding window trims keys and values to the window after every chunk. What the model says after the last token
+  depends on no more than the last layers x (W - 1) + 1 tokens, so only these are run: the answer is that of the whole
+  text, and neither memory nor positions grow with it.
+
+Shape suffixes: B = 1 row, Q queries of a chunk, K keys (cached ones first), V vocabulary.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from lm2.evaluation.codec import Codec
+from lm2.evaluation.models import TooLong
+from lm2.evaluation.runners.decoding import greedy
+
+CHUNK = 2048
+"""Tokens of a prompt that run at once."""
+BOUNDLESS_ROPE = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings whose angles depend on the position alone, so that only distances matter."""
+
+
+class AttentionRunner:
+    """A plain model.
+
+    Args:
+        facts: what is known of the model; goes into the description.
+        last: L, tokens of the whole prompt; the context is cut from the left to fit.
+        window: W, tokens that each token sees, itself included.
+
+    Raises:
+        ValueError: a window wider than the model's own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        facts: dict[str, Any],
+        model: PreTrainedModel,
+        codec: Codec,
+        *,
+        last: int | None = None,
+        window: int | None = None,
+    ):
+        self.name, self.model, self.codec = name, model, codec
+        self.last, self.window = last, window
+        kind = "full attention"
+        if last is not None:
+            kind = f"the last {last:,} tokens"
+        elif window is not None:
+            kind = f"sliding window of {window:,} tokens"
+        self.description = {"kind": kind, **facts, "longest_prompt": max_positions(model)}
+        own = getattr(model.config, "sliding_window", None)
+        if window is not None and own is not None and window > own:
+            raise ValueError(
+                f"{name} was trained with a window of {own} tokens, less than {window}: ask for @window:{own}"
+            )
+
+    def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str:
+        """See `Runner.answer`."""
+        ids = self._prompt(self.codec.prefix + before, pieces, after + self.codec.suffix, max_new_tokens)
+        return self.codec.decode(self._generate(ids, max_new_tokens))
+
+    def _prompt(self, before: str, pieces: Iterable[str], after: str, new: int) -> list[int]:
+        if self.last is not None:
+            ids = self._last_tokens(before, pieces, after, self.last)
+        elif self.window is not None:
+            ids = list(deque(self._tokens(before, pieces, after), maxlen=self._reach(self.window)))
+        else:
+            ids = self._all_tokens(before, pieces, after, new)
+        room = self._room()
+        if room is not None and len(ids) + new > room:
+            raise TooLong(f"{len(ids):,} tokens and {new} new ones, and the model takes {room:,}")
+        return ids
+
+    def _room(self) -> int | None:
+        """Positions of the model; a window makes rotary ones boundless, since all distances stay small."""
+        return None if self.window is not None and _only_distances(self.model) else max_positions(self.model)
+
+    def _reach(self, window: int) -> int:
+        """Tokens that can have any influence on the last one."""
+        return self.model.config.get_text_config().num_hidden_layers * (window - 1) + 1
+
+    def _tokens(self, before: str, pieces: Iterable[str], after: str) -> Iterable[int]:
+        yield from self.codec.start
+        stream = self.codec.stream()
+        for piece in chain((before,), pieces, (after,)):
+            stream, ids = stream.push(piece)
+            yield from ids
+        yield from stream.end()[1]
+
+    def _all_tokens(self, before: str, pieces: Iterable[str], after: str, new: int) -> list[int]:
+        room, ids = self._room(), []
+        for token in self._tokens(before, pieces, after):
+            ids.append(token)
+            if room is not None and len(ids) + new > room:  # the rest is not read: it may be millions
+                raise TooLong(f"more than {room - new:,} tokens and {new} new ones, and the model takes {room:,}")
+        return ids
+
+    def _last_tokens(self, before: str, pieces: Iterable[str], after: str, last: int) -> list[int]:
+        stream, head = self.codec.stream().end(before)
+        head = [*self.codec.start, *head]
+        context: deque[int] = deque(maxlen=last)
+        for piece in pieces:
+            stream, ids = stream.push(piece)
+            context.extend(ids)
+        stream, rest = stream.end()
+        context.extend(rest)
+        tail = stream.end(after)[1]
+        room = last - len(head) - len(tail)
+        if room < 0:
+            raise ValueError(
+                f"{self.name}: the instruction and the question alone have {len(head) + len(tail)} tokens, more than "
+                f"the {last} of @last:{last}: give it a greater number"
+            )
+        return [*head, *list(context)[max(0, len(context) - room) :], *tail]
+
+    @torch.no_grad()
+    def _generate(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        cache = DynamicCache() if self.window is not None else DynamicCache(config=self.model.config)
+        read, logits_V = 0, torch.empty(0)
+
+        def feed(tokens: list[int]) -> Tensor:
+            nonlocal read
+            logits = self._run(tokens, read, cache)
+            read += len(tokens)
+            return logits
+
+        for start in range(0, len(ids), CHUNK):
+            logits_V = feed(ids[start : start + CHUNK])
+        return greedy(logits_V, lambda token: feed([token]), self.codec.stop, max_new_tokens)
+
+    def _run(self, tokens: list[int], read: int, cache: DynamicCache) -> Tensor:
+        """Logits (V,) after the tokens that stand at positions `read`, `read` + 1, ..."""
+        device = self.model.device
+        ids_BQ = torch.tensor([tokens], device=device)
+        position_BQ = torch.arange(read, read + len(tokens), device=device)[None]
+        mask = None
+        if self.window is not None:
+            mask = window_mask(cache.get_seq_length(), len(tokens), self.window).to(device, self.model.dtype)
+        logits = self.model(
+            input_ids=ids_BQ,
+            attention_mask=mask,
+            position_ids=position_BQ,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        if self.window is not None:
+            _trim(cache, self.window - 1)
+        return logits[0, -1]
+
+
+def window_mask(cached: int, queries: int, window: int) -> Tensor:
+    """What is added to attention scores (B, 1, Q, K): 0 for the `window` keys up to the query's own, else very low."""
+    query_Q1 = torch.arange(cached, cached + queries)[:, None]
+    distance_QK = query_Q1 - torch.arange(cached + queries)
+    seen_QK = (distance_QK >= 0) & (distance_QK < window)
+    return torch.zeros(seen_QK.shape).masked_fill(~seen_QK, torch.finfo(torch.float16).min)[None, None]
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """Tokens that full attention can take, None if the configuration names no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _only_distances(model: PreTrainedModel) -> bool:
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None)
+    return isinstance(rope, dict) and rope.get("rope_type", "default") in BOUNDLESS_ROPE
+
+
+def _trim(cache: DynamicCache, keep: int) -> None:
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        start = max(0, layer.keys.shape[-2] - keep)
+        layer.keys, layer.values = layer.keys[..., start:, :], layer.values[..., start:, :]

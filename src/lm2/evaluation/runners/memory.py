@@ -1,0 +1,168 @@
+"""Models with a memory: LM2, RMT and ARMT read segment by segment, and keep a state of constant size and no text.
+
+A text is read into a `Reading`, a value that can be asked many times. What happens to the memory at the end of a
+segment can be changed by a policy; this is how the controls of `lm2.evaluation.controls` are made.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lm2.baselines.segments import SegmentedForCausalLM
+from lm2.cache import LM2Cache
+from lm2.evaluation.codec import Codec, TokenStream
+from lm2.evaluation.runners.decoding import greedy
+from lm2.memory import initial_bank
+from lm2.modeling import LM2ForCausalLM
+
+SEGMENTS_AT_ONCE = 16
+
+State = Any
+"""`LM2Cache`, or the `SegmentState` of RMT and ARMT: the open segment and the memory."""
+Policy = Callable[[State, State, int], State]
+"""(state before a segment, state after it, its number from 1 on) -> the state to go on with."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text read so far: the model's state, the logits after its last token, and the words not yet encoded."""
+
+    state: State
+    logits_V: Tensor | None
+    stream: TokenStream
+    tokens: int
+    policy: Policy | None
+
+
+def has_memory(model: PreTrainedModel) -> bool:
+    """Whether the model carries a state from segment to segment."""
+    return isinstance(model, (LM2ForCausalLM, SegmentedForCausalLM))
+
+
+class StreamingRunner:
+    """A model with a memory.
+
+    Args:
+        facts: what is known of the model; goes into the description.
+    """
+
+    def __init__(self, name: str, facts: dict[str, Any], model: PreTrainedModel, codec: Codec):
+        self.name, self.model, self.codec = name, model, codec
+        self.segment_length: int = model.config.segment_length
+        self.description = {"kind": "memory, segment by segment", "segment_length": self.segment_length, **facts}
+
+    def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str:
+        """See `Runner.answer`."""
+        return self.finish(self.read(before, pieces), after, max_new_tokens)
+
+    def read(self, before: str, pieces: Iterable[str], policy: Policy | None = None) -> Reading:
+        """Read a text up to the question, in super-chunks of 16 segments, or segment by segment under a policy."""
+        reading = Reading(None, None, self.codec.stream(), 0, policy)
+        waiting = list(self.codec.start)
+        chunk = self.segment_length * (SEGMENTS_AT_ONCE if policy is None else 1)
+        for piece in self._text(before, pieces):
+            stream, ids = reading.stream.push(piece)
+            reading = replace(reading, stream=stream)
+            waiting += ids
+            ready = len(waiting) // chunk * chunk
+            reading, waiting = self._feed(reading, waiting[:ready]), waiting[ready:]
+        stream, ids = reading.stream.settle()
+        return self._feed(replace(reading, stream=stream), waiting + ids)
+
+    def segments(self, before: str, pieces: Iterable[str]) -> int:
+        """Complete segments of a text up to the question, counted without running the model."""
+        stream, tokens = self.codec.stream(), len(self.codec.start)
+        for piece in self._text(before, pieces):
+            stream, ids = stream.push(piece)
+            tokens += len(ids)
+        tokens += len(stream.settle()[1])
+        return tokens // self.segment_length
+
+    def finish(self, state: Reading, after: str, max_new_tokens: int) -> str:
+        """The greedy answer once `after` has been read too; the reading stays as it was."""
+        stream, ids = state.stream.end(after + self.codec.suffix)
+        reading = self._feed(replace(state, stream=stream, state=_fork(state.state)), ids)
+
+        def feed(token: int) -> Tensor:
+            nonlocal reading
+            reading = self._feed(reading, [token])
+            return _logits(reading)
+
+        return self.codec.decode(greedy(_logits(reading), feed, self.codec.stop, max_new_tokens))
+
+    def exchange(self, state: Reading, other: Reading) -> Reading:
+        """The reading with the memory of another one; its open segment, the latest text, stays its own."""
+        return replace(state, state=with_memory(self.model, state.state, other.state))
+
+    def reset(self, before: State, after: State, number: int) -> State:
+        """Policy: every segment begins with the start memory."""
+        return with_memory(self.model, after, None)
+
+    def frozen_after(self, last: int) -> Policy:
+        """Policy: nothing is written after segment number `last`."""
+
+        def policy(before: State, after: State, number: int) -> State:
+            return after if number <= last else with_memory(self.model, after, before)
+
+        return policy
+
+    def _text(self, before: str, pieces: Iterable[str]) -> Iterable[str]:
+        yield self.codec.prefix + before
+        yield from pieces
+
+    def _feed(self, reading: Reading, ids: list[int]) -> Reading:
+        while ids:
+            chunk = self._chunk(reading)
+            reading, ids = self._run(reading, ids[:chunk]), ids[chunk:]
+        return reading
+
+    def _chunk(self, reading: Reading) -> int:
+        """Tokens up to where the state is next looked at."""
+        T = self.segment_length
+        return T - reading.tokens % T if reading.policy is not None else T * SEGMENTS_AT_ONCE - reading.tokens % T
+
+    @torch.no_grad()
+    def _run(self, reading: Reading, ids: list[int]) -> Reading:
+        before = _fork(reading.state)
+        output = self.model(
+            torch.tensor([ids], device=self.model.device),
+            past_key_values=reading.state,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        state, tokens = output.past_key_values, reading.tokens + len(ids)
+        if reading.policy is not None and tokens % self.segment_length == 0:
+            state = reading.policy(before, state, tokens // self.segment_length)
+        return replace(reading, state=state, logits_V=output.logits[0, -1], tokens=tokens)
+
+
+def with_memory(model: PreTrainedModel, state: State, source: State | None) -> State:
+    """`state` with the memory of `source`, the start memory if that is None; the open segment is kept."""
+    assert state is not None, "a text of one word is not read before the question"
+    if isinstance(state, LM2Cache):
+        return _with_banks(state, source)
+    assert isinstance(model, SegmentedForCausalLM)
+    return replace(state, memory=(model.initial_state(1) if source is None else source).memory)
+
+
+def _with_banks(cache: LM2Cache, source: LM2Cache | None) -> LM2Cache:
+    changed = cache.copy()
+    banks = [state.bank for state in cache.states]
+    starts = [None if bank is None else initial_bank(*bank.shape[1:], device=bank.device)[None] for bank in banks]
+    others = starts if source is None or not source.states else [state.bank for state in source.states]
+    changed.states = [state._replace(bank=bank) for state, bank in zip(cache.states, others, strict=True)]
+    return changed
+
+
+def _fork(state: State) -> State:
+    """A state that can be read on without touching the first; only an `LM2Cache` is an object that changes."""
+    return state.copy() if isinstance(state, LM2Cache) else state
+
+
+def _logits(reading: Reading) -> Tensor:
+    assert reading.logits_V is not None, "a prompt has at least one token"
+    return reading.logits_V

@@ -1,0 +1,130 @@
+"""Full attention, the last tokens only, and a sliding window in constant memory."""
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from lm2.evaluation.models import TooLong
+from lm2.evaluation.runners import attention
+from lm2.evaluation.runners.attention import AttentionRunner, window_mask
+from lm2.evaluation.runners.decoding import greedy
+from tests.evaluation import tiny
+
+BEFORE, AFTER = "Read.\n\n<context>\n", "\n</context>\n\nQuestion: Where is Mary?"
+NEW = 6
+
+
+def runner(model=None, **limits) -> AttentionRunner:
+    model = model or tiny.llama()
+    return AttentionRunner("plain", {"source": "tiny"}, model, tiny.codec(model), **limits)
+
+
+def ids_of(text: str) -> torch.Tensor:
+    return tiny.tokenizer()(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+
+
+def generated(model, ids: torch.Tensor) -> str:
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False, pad_token_id=0)
+    return tiny.codec(model).decode(out[0, ids.shape[1] :].tolist())
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 4096])
+def test_full_attention_is_the_models_own_greedy_answer(chunk, monkeypatch):
+    monkeypatch.setattr(attention, "CHUNK", chunk)
+    context = tiny.prose(6)
+    expected = generated(tiny.llama(), ids_of(BEFORE + context + AFTER))
+    assert expected
+    for pieces in ([context], [context[:9], context[9:]]):
+        assert runner().answer(BEFORE, pieces, AFTER, NEW) == expected
+
+
+def test_the_chat_frame_is_part_of_the_prompt():
+    chat = AttentionRunner("chat", {}, tiny.llama(), tiny.codec(tiny.llama(), chat=True))
+    expected = generated(tiny.llama(), ids_of("<bos>user: " + BEFORE + "It rains." + AFTER + "<eos>assistant:"))
+    assert chat.answer(BEFORE, ["It rains."], AFTER, NEW) == expected
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_not_cut():
+    room = 256 - NEW
+    fits = tiny.tokenizer().decode(ids_of(tiny.prose(100))[0, : room - 40])
+    assert runner().answer(BEFORE, [fits], AFTER, NEW)
+    with pytest.raises(TooLong, match=r"more than 250 tokens and 6 new ones, and the model takes 256"):
+        runner().answer(BEFORE, [tiny.prose(100)], AFTER, NEW)
+
+
+def test_the_last_tokens_keep_instruction_and_question():
+    context, last = tiny.prose(40), 64
+    head, tail = ids_of(BEFORE)[0].tolist(), ids_of(AFTER)[0].tolist()
+    body = ids_of(context)[0].tolist()[-(last - len(head) - len(tail)) :]
+    ids = torch.tensor([[*head, *body, *tail]])
+    assert ids.shape[1] == last
+    assert runner(last=last).answer(BEFORE, [context], AFTER, NEW) == generated(tiny.llama(), ids)
+
+
+def test_the_last_tokens_of_a_short_prompt_are_all_of_it():
+    short = runner(last=200).answer(BEFORE, ["It rains."], AFTER, NEW)
+    assert short == runner().answer(BEFORE, ["It rains."], AFTER, NEW)
+
+
+def test_too_few_last_tokens_for_the_question():
+    with pytest.raises(ValueError, match=r"have \d+ tokens, more than the 8 of @last:8"):
+        runner(last=8).answer(BEFORE, ["It rains."], AFTER, NEW)
+
+
+@torch.no_grad()
+def windowed_by_hand(model, ids: list[int], window: int) -> str:
+    """Every token of the whole text at once under a banded mask, again for each new token."""
+
+    def logits_of(ids: list[int]) -> torch.Tensor:
+        mask = window_mask(0, len(ids), window)
+        return model(torch.tensor([ids]), attention_mask=mask, use_cache=False).logits[0, -1]
+
+    def feed(token: int) -> torch.Tensor:
+        ids.append(token)
+        return logits_of(ids)
+
+    return tiny.codec(model).decode(greedy(logits_of(ids), feed, (), NEW))
+
+
+@pytest.mark.parametrize(("window", "chunk"), [(1, 5), (8, 3), (24, 4096), (300, 64)])
+def test_a_sliding_window_is_that_of_the_whole_text(window, chunk, monkeypatch):
+    """Although only layers x (W - 1) + 1 tokens are run, and at other positions."""
+    monkeypatch.setattr(attention, "CHUNK", chunk)
+    context = tiny.prose(30)
+    ids = ids_of(BEFORE + context + AFTER)[0].tolist()
+    assert len(ids) > 256
+    expected = windowed_by_hand(tiny.llama(), ids, window)
+    assert runner(window=window).answer(BEFORE, [context], AFTER, NEW) == expected
+
+
+def test_the_window_bounds_the_keys_that_are_kept(monkeypatch):
+    lengths = []
+    trim = attention._trim
+
+    def spy(cache: DynamicCache, keep: int) -> None:
+        trim(cache, keep)
+        lengths.append(cache.get_seq_length())
+
+    monkeypatch.setattr(attention, "_trim", spy)
+    monkeypatch.setattr(attention, "CHUNK", 10)
+    runner(window=12).answer(BEFORE, [tiny.prose(60)], AFTER, NEW)
+    assert max(lengths) == 11
+
+
+def test_window_mask_shows_the_latest_keys():
+    seen = window_mask(cached=2, queries=3, window=2)[0, 0] == 0
+    assert seen.int().tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
+
+
+def test_a_window_wider_than_the_models_own_is_refused(monkeypatch):
+    monkeypatch.setattr(tiny.llama().config, "sliding_window", 16, raising=False)
+    with pytest.raises(ValueError, match=r"a window of 16 tokens, less than 32: ask for @window:16"):
+        runner(window=32)
+
+
+def test_greedy_ends_at_a_stop_token_and_needs_room():
+    logits = torch.tensor([0.0, 1.0, 0.0])
+    assert greedy(logits, lambda token: torch.tensor([0.0, 0.0, 1.0]), {2}, 5) == [1]
+    assert greedy(logits, lambda token: logits, {2}, 3) == [1, 1, 1]
+    with pytest.raises(ValueError, match="at least 1, and it is 0"):
+        greedy(logits, lambda token: logits, (), 0)

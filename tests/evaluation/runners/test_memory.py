@@ -1,0 +1,126 @@
+"""LM2, RMT and ARMT read in constant memory, and the policies that make the controls do what they say."""
+
+import pytest
+import torch
+
+from lm2 import LM2Cache
+from lm2.evaluation.codec import ANCHOR
+from lm2.evaluation.runners.memory import StreamingRunner, with_memory
+from tests.evaluation import tiny
+
+BEFORE, AFTER, NEW = "<context>\n", "\n</context>\n\nQuestion: Where is Mary?", 20
+CONTEXT = tiny.prose(30)
+KINDS = ("lm2", "rmt", "armt")
+pytestmark = pytest.mark.parametrize("kind", KINDS)
+
+
+def runner(kind: str) -> StreamingRunner:
+    model = tiny.memory_model(kind)
+    return StreamingRunner(kind, {}, model, tiny.codec(model))
+
+
+def ids_of(text: str) -> torch.Tensor:
+    return tiny.tokenizer()(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+
+
+def generated(kind: str, ids: torch.Tensor, state=None) -> str:
+    model = tiny.memory_model(kind)
+    if kind == "lm2":
+        out = model.generate(ids, past_key_values=state, max_new_tokens=NEW, do_sample=False, pad_token_id=0)
+        out = out[:, ids.shape[1] :]
+    else:
+        out = model.generate_answer(ids, past_key_values=state, max_new_tokens=NEW)
+    return tiny.codec(model).decode(out[0].tolist())
+
+
+def memory_of(state) -> list[torch.Tensor]:
+    return [s.bank for s in state.states] if isinstance(state, LM2Cache) else list(state.memory)
+
+
+def same_memory(first, second) -> bool:
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(memory_of(first), memory_of(second), strict=True))
+
+
+def test_the_answer_is_the_models_own_however_the_text_is_cut(kind):
+    expected = generated(kind, ids_of(BEFORE + CONTEXT + AFTER))
+    assert expected
+    for pieces in ([CONTEXT], [CONTEXT[i : i + 37] for i in range(0, len(CONTEXT), 37)]):
+        assert runner(kind).answer(BEFORE, pieces, AFTER, NEW) == expected
+
+
+def test_a_reading_can_be_asked_many_times(kind):
+    own = runner(kind)
+    reading = own.read(BEFORE, [CONTEXT])
+    answers = [own.finish(reading, after, NEW) for after in (AFTER, "\n</context>\nWho?", AFTER)]
+    assert answers[0] == answers[2] == own.answer(BEFORE, [CONTEXT], AFTER, NEW)
+    assert answers[0] != answers[1]
+
+
+def test_segments_are_counted_without_running_the_model(kind, monkeypatch):
+    own = runner(kind)
+    tokens = ids_of(BEFORE + CONTEXT).shape[1]
+    monkeypatch.setattr(own, "model", None)
+    assert own.segments(BEFORE, [CONTEXT]) in (tokens // tiny.SEGMENT, (tokens - 8) // tiny.SEGMENT)
+
+
+def test_a_policy_that_changes_nothing_gives_the_carried_answer(kind):
+    own = runner(kind)
+    reading = own.read(BEFORE, [CONTEXT], lambda before, after, number: after)
+    assert own.finish(reading, AFTER, NEW) == own.answer(BEFORE, [CONTEXT], AFTER, NEW)
+
+
+def test_reset_is_a_model_that_has_read_the_open_segment_alone(kind):
+    """The answers stay inside one segment here; each later one would start from nothing again."""
+    own = runner(kind)
+    ids = ids_of(BEFORE + CONTEXT + AFTER)
+    end = ids.shape[1] // tiny.SEGMENT * tiny.SEGMENT
+    new = tiny.SEGMENT - (ids.shape[1] - end)
+    assert 0 < new < tiny.SEGMENT
+    alone = generated(kind, ids[:, end:])
+    found = own.finish(own.read(BEFORE, [CONTEXT], own.reset), AFTER, new)
+    assert len(found) > 0
+    assert alone.startswith(found)
+    assert found != own.answer(BEFORE, [CONTEXT], AFTER, new)
+
+
+def test_frozen_keeps_the_memory_of_the_first_half(kind):
+    own = runner(kind)
+    half = own.segments(BEFORE, [CONTEXT]) // 2
+    frozen = own.read(BEFORE, [CONTEXT], own.frozen_after(half))
+    first = tiny.memory_model(kind)(ids_of(BEFORE + CONTEXT)[:, : half * tiny.SEGMENT], use_cache=True)
+    assert same_memory(frozen.state, first.past_key_values)
+    assert not same_memory(frozen.state, own.read(BEFORE, [CONTEXT]).state)
+    none = own.read(BEFORE, [CONTEXT], own.frozen_after(0))
+    assert same_memory(none.state, with_memory(own.model, none.state, None))
+
+
+def test_frozen_after_the_last_segment_changes_nothing_before_the_question(kind):
+    own = runner(kind)
+    all_of_it = own.read(BEFORE, [CONTEXT], own.frozen_after(10_000))
+    assert own.finish(all_of_it, AFTER, NEW) == own.answer(BEFORE, [CONTEXT], AFTER, NEW)
+
+
+def test_exchanged_takes_the_others_memory_and_keeps_its_own_open_segment(kind):
+    own = runner(kind)
+    mine, other = own.read(BEFORE, [CONTEXT]), own.read(BEFORE, [tiny.prose(30, seed=9)])
+    swapped = own.exchange(mine, other)
+    assert same_memory(swapped.state, other.state)
+    assert not same_memory(swapped.state, mine.state)
+    assert own.finish(swapped, AFTER, NEW) != own.finish(mine, AFTER, NEW)
+    assert own.finish(own.exchange(mine, mine), AFTER, NEW) == own.finish(mine, AFTER, NEW)
+    assert own.finish(own.exchange(swapped, mine), AFTER, NEW) == own.finish(mine, AFTER, NEW)
+
+
+def test_a_text_shorter_than_a_segment_has_the_start_memory(kind):
+    own = runner(kind)
+    short = own.read("", ["Hi there, Mary."])
+    assert same_memory(short.state, with_memory(own.model, short.state, None))
+    assert own.finish(short, AFTER, NEW) == own.answer("", ["Hi there, Mary."], AFTER, NEW)
+
+
+def test_a_reading_does_not_grow_with_the_text(kind):
+    own = runner(kind)
+    short, long = (own.read(BEFORE, [CONTEXT] * times) for times in (1, 4))
+    assert long.tokens > 3 * short.tokens
+    assert long.state.nbytes == short.state.nbytes
+    assert len(long.stream.text) < 2 * ANCHOR

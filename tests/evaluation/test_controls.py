@@ -1,0 +1,108 @@
+"""The conditions, on a runner that writes down what is asked of it."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from lm2.evaluation.controls import CONTROLS, MEANINGS, Asker, conditions, main_condition, partner
+
+
+@dataclass(frozen=True)
+class Sample:
+    index: int
+    question: str = "Where is Mary? "
+
+    def text(self):
+        yield f"text {self.index}"
+
+
+@dataclass
+class Plain:
+    name: str = "plain"
+    description: dict = field(default_factory=dict)
+    asked: list = field(default_factory=list)
+
+    def answer(self, before, pieces, after, max_new_tokens):
+        self.asked.append((before, "".join(pieces), after, max_new_tokens))
+        return f"answer {len(self.asked)}"
+
+
+@dataclass
+class Memory(Plain):
+    """A state is the text and what was done to it."""
+
+    def read(self, before, pieces, policy=None):
+        self.asked.append("read")
+        return (before + "".join(pieces), policy)
+
+    def finish(self, state, after, max_new_tokens):
+        return f"{state} {after.strip()}"
+
+    def exchange(self, state, other):
+        return (state[0], "with", other[0])
+
+    def segments(self, before, pieces):
+        return 7
+
+    def reset(self, before, after, number):
+        raise AssertionError
+
+    def frozen_after(self, last):
+        return f"frozen after {last}"
+
+
+def asker(runner):
+    return Asker(runner, "<context>\n", "\nQuestion: {question}", 20)
+
+
+def test_conditions_of_models_with_and_without_memory():
+    assert conditions(Plain(), CONTROLS) == ("plain", "question")
+    assert conditions(Memory(), ("reset",)) == ("carried", "reset", "question")
+    assert main_condition(Memory()) == "carried"
+    assert set(conditions(Memory(), CONTROLS)) | {"plain"} == set(MEANINGS)
+
+
+def test_neighbours_swap_and_a_last_one_takes_the_one_before():
+    assert [partner(i, range(5)) for i in range(5)] == [1, 0, 3, 2, 3]
+    assert partner(0, [0]) is None
+    assert partner(1, [1, 2]) == 2
+
+
+def test_a_plain_model_is_asked_the_prompt_without_its_last_space():
+    runner = Plain()
+    assert asker(runner).answer(Sample(3), "plain") == "answer 1"
+    assert runner.asked == [("<context>\n", "text 3", "\nQuestion: Where is Mary?", 20)]
+
+
+def test_the_question_alone_is_asked_once():
+    runner = Plain()
+    ask = asker(runner)
+    assert [ask.answer(Sample(i), "question") for i in range(3)] == ["answer 1"] * 3
+    assert ask.answer(Sample(4, "Where is John? "), "question") == "answer 2"
+    assert runner.asked[0][1] == ""
+
+
+def test_the_controls_of_a_memory():
+    runner = Memory()
+    ask = asker(runner)
+    own, other = Sample(0), Sample(1)
+    end = "Question: Where is Mary?"
+    assert ask.answer(own, "carried") == f"('<context>\\ntext 0', None) {end}"
+    assert ask.answer(own, "exchanged", other) == f"('<context>\\ntext 0', 'with', '<context>\\ntext 1') {end}"
+    assert "frozen after 3" in ask.answer(own, "frozen")
+    assert "Memory.reset" in ask.answer(own, "reset")
+
+
+def test_neighbours_are_read_once():
+    runner = Memory()
+    ask = asker(runner)
+    pair = Sample(0), Sample(1)
+    for own, other in (pair, pair[::-1]):
+        ask.answer(own, "carried")
+        ask.answer(own, "exchanged", other)
+    assert runner.asked == ["read", "read"]
+
+
+def test_exchanging_needs_another_sample():
+    with pytest.raises(ValueError, match="at least 2 samples in a cell, and there is 1"):
+        asker(Memory()).answer(Sample(0), "exchanged", None)

@@ -1,0 +1,33 @@
+"""The exact paired test; Wilson's interval is tested with the demo's report."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm2.evaluation.statistics import mcnemar
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "p"), [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 0.0625), (1, 9, 0.021484375), (2, 10, 0.03857421875)]
+)
+def test_known_values(b, c, p):
+    assert mcnemar(b, c) == pytest.approx(p, rel=1e-12)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_it_is_the_sum_over_all_coin_sequences(b, c):
+    n = b + c
+    probability = sum(math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(b - c)) / 2**n
+    assert mcnemar(b, c) == mcnemar(c, b) == pytest.approx(probability, rel=1e-12)
+
+
+def test_large_counts_do_not_overflow():
+    assert 0.0048 < mcnemar(2400, 2600) < 0.0050
+    assert mcnemar(0, 5000) == 0.0
+
+
+def test_counts_are_not_negative():
+    with pytest.raises(ValueError, match="was given -1 and 3"):
+        mcnemar(-1, 3)
