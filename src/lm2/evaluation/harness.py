@@ -58,6 +58,7 @@ class HarnessModel(HFLM):
         max_length: int | None = None,
     ):
         limit = None if has_memory(model) else max_positions(model)
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
@@ -124,7 +125,6 @@ def task_manager(folder: str, **metadata: Any) -> TaskManager:
 
     The whole collection is 14,000 files, which take it some 20 seconds to read.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     tasks = Path(lm_eval.__file__).parent / "tasks" / folder
     return TaskManager(include_path=[tasks], include_defaults=False, metadata=metadata)
 

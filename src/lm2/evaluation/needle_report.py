@@ -1,0 +1,119 @@
+"""The report of needles: needle.json, needle.md and needle.png from the answers of a folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm2.environment import environment
+from lm2.evaluation.canvas import new_figure, save
+from lm2.evaluation.page import DASH, interval, table
+from lm2.evaluation.records import SCHEMA
+from lm2.evaluation.statistics import wilson
+from lm2.files import replacing
+
+if TYPE_CHECKING:
+    from lm2.evaluation.needle import NeedleOptions
+
+Asked = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def write(options: "NeedleOptions", asked: Sequence[Asked]) -> None:
+    """Write the three files, each whole or not at all, and print the table."""
+    report = {
+        "schema": SCHEMA,
+        **options.settings(),
+        "samples_per_cell": options.samples,
+        "rule": "the first number of the answer is the key",
+        "length": "GPT-2 tokens of the whole prompt",
+        "environment": environment(),
+        "models": [_results(facts, records, options) for facts, records in asked],
+    }
+    page = markdown(report)
+    for name, text in (("needle.json", json.dumps(report, indent=1) + "\n"), ("needle.md", page)):
+        with replacing(options.out / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+    draw(report, options.out / "needle.png")
+    print(page)
+
+
+def _results(facts: dict[str, Any], records: Sequence[dict[str, Any]], options: "NeedleOptions") -> dict[str, Any]:
+    wanted = [record for record in records if record["key"][2] < options.samples]
+    cells = []
+    for length in options.lengths:
+        for depth in options.depths:
+            own = [record for record in wanted if record["key"][:2] == [length, depth]]
+            cells.append({"length": length, "depth": depth, **cell(own)})
+    return {**facts, "seconds": round(sum(record["seconds"] for record in wanted), 1), "cells": cells}
+
+
+def cell(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracy with Wilson's interval; None where the model could not take every text whole."""
+    n, right = len(records), sum(record["right"] for record in records)
+    too_long = sum(record["output"] is None for record in records)
+    if too_long:
+        return {"n": n, "too_long": too_long, "right": right, "accuracy": None}
+    low, high = wilson(right, n)
+    return {"n": n, "too_long": 0, "right": right, "accuracy": right / n, "low": low, "high": high}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The page: for each model a table of depths by lengths."""
+    parts = [
+        "# Pass key by depth and length",
+        f"Right answers in %, with 95 % intervals (Wilson); {report['samples_per_cell']} samples a cell, the same for "
+        f"every model, seed {report['seed']}. Rule: {report['rule']}. Length: {report['length']}. Text around the key: "
+        f"{report['text']}. Depth: per cent of the text before the key.",
+    ]
+    for model in report["models"]:
+        parts += [f"## {model['name']}", _table(model["cells"])]
+    how = report["environment"]
+    versions = ", ".join(f"{name} {number}" for name, number in how["versions"].items())
+    lines = [f"* {model['name']}: {_facts(model)}" for model in report["models"]]
+    lines.append(f"* {versions}; commit {how['commit'] or 'unknown'}; {how['machine']}, {how['processors']} processors")
+    return "\n\n".join([*parts, "## How", "\n".join(lines)]) + "\n"
+
+
+def _table(cells: Sequence[dict[str, Any]]) -> str:
+    found = {(one["depth"], one["length"]): one for one in cells}
+    lengths = list(dict.fromkeys(one["length"] for one in cells))
+    depths = list(dict.fromkeys(one["depth"] for one in cells))
+    rows = [[f"{depth} %", *(_shown(found[depth, length]) for length in lengths)] for depth in depths]
+    return table(["depth", *(f"{length:,}" for length in lengths)], rows)
+
+
+def _shown(one: dict[str, Any]) -> str:
+    return f"{DASH}: {one['too_long']} of {one['n']}" if one["accuracy"] is None else interval(one)
+
+
+def _facts(model: dict[str, Any]) -> str:
+    shown = {name: value for name, value in model.items() if name not in ("name", "cells") and value is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Write the heat map: a panel for each model, depths by lengths. Needs matplotlib (extra `plot`)."""
+    models = report["models"]
+    lengths = list(dict.fromkeys(one["length"] for one in models[0]["cells"]))
+    depths = list(dict.fromkeys(one["depth"] for one in models[0]["cells"]))
+    figure = new_figure(1.8 + len(models) * (1 + 0.7 * len(lengths)), 1.7 + 0.42 * len(depths))
+    panels = figure.subplots(1, len(models), squeeze=False)[0]
+    for panel, model in zip(panels, models, strict=True):
+        found = {(one["depth"], one["length"]): one["accuracy"] for one in model["cells"]}
+        values = [[_percent(found[depth, length]) for length in lengths] for depth in depths]
+        panel.set_facecolor("0.85")  # a cell without a number stays grey
+        image = panel.imshow(values, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
+        for y, row in enumerate(values):
+            for x, value in enumerate(row):
+                panel.text(x, y, f"{value:.0f}" if value == value else "-", ha="center", va="center", fontsize=8)
+        panel.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
+        panel.set_yticks(range(len(depths)), [f"{depth} %" for depth in depths])
+        panel.set_xlabel("length, tokens")
+        panel.set_title(model["name"], fontsize=9)
+    panels[0].set_ylabel("depth of the key")
+    figure.colorbar(image, ax=panels, label="right answers, %")
+    save(figure, path)
+
+
+def _percent(accuracy: float | None) -> float:
+    return float("nan") if accuracy is None else 100 * accuracy

@@ -1,0 +1,209 @@
+"""RULER through lm-evaluation-harness: those of its thirteen tasks that make their own texts.
+
+The others fetch their text and are named with the reason when they are asked for: the needle tasks in essays, and the
+two question-answering tasks.
+
+Source: Hsieh et al. 2024, "RULER: What's the Real Context Size of Your Long-Context Language Models?" (arXiv
+2404.06654).
+"""
+
+import contextlib
+import json
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from lm2.environment import environment
+from lm2.evaluation.engine import answers_folder
+from lm2.evaluation.mmlu import describe, identity, require_harness
+from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs
+from lm2.evaluation.page import table
+from lm2.evaluation.records import SCHEMA, Records, mine, share, wait_for_all
+from lm2.files import replacing
+
+TASKS = ("niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe")
+ESSAYS = "its text is a set of essays fetched from the hub"
+NOT_RUN = {
+    "niah_single_2": ESSAYS,
+    "niah_single_3": ESSAYS,
+    "niah_multikey_1": ESSAYS,
+    "niah_multivalue": ESSAYS,
+    "niah_multiquery": ESSAYS,
+    "ruler_qa_squad": "its questions are fetched from the SQuAD site",
+    "ruler_qa_hotpot": "its questions are fetched from the hub",
+}
+SHORTEST = 1024
+"""Below it the harness looks for a text short enough and never finds one."""
+SAMPLES = 500
+"""What the harness makes for each task and length."""
+
+
+@dataclass(frozen=True)
+class RulerOptions:
+    """What is asked; `lm2 eval ruler` explains each field."""
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...] = TASKS
+    lengths: tuple[int, ...] = (4096,)
+    limit: int | None = None
+    batch_size: int = 1
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str | None = None
+    out: Path = Path("runs/ruler")
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            if task in NOT_RUN:
+                raise ValueError(f"{task} is not run here, {NOT_RUN[task]}: choose among {', '.join(TASKS)}")
+            if task not in TASKS:
+                raise ValueError(f"there is no RULER task {task!r}: choose among {', '.join(TASKS)}")
+        if not self.lengths or min(self.lengths) < SHORTEST:
+            raise ValueError(
+                f"--lengths names {min(self.lengths, default=0)}: give {SHORTEST:,} tokens or more, since the prompts "
+                "alone take hundreds"
+            )
+        if self.limit is not None and not 1 <= self.limit <= SAMPLES:
+            raise ValueError(f"--limit is {self.limit}: a task has {SAMPLES} samples, give 1 to {SAMPLES}")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size is {self.batch_size}: it must be at least 1")
+
+    def settings(self) -> dict[str, Any]:
+        """What an answer depends on, apart from the model."""
+        return {"evaluation": "ruler", "limit": self.limit, "seed": self.seed}
+
+
+def run(options: RulerOptions) -> None:
+    """Ask what has not been asked yet, and write the report.
+
+    Raises:
+        ValueError: the harness or a package of its RULER tasks is not installed, or a model cannot be read.
+    """
+    require_harness()
+    _require_packages()
+    asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
+    wait_for_all()
+    if share()[0] == 0:
+        write(options, [(facts, records.read()) for facts, records in asked])
+
+
+def _require_packages() -> None:
+    import importlib.util
+
+    for package in ("nltk", "wonderwords", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"RULER's tasks need the package {package}: pip install 'lm2[harness]'")
+
+
+def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], Records]:
+    """Ask this process's share of the tasks and lengths; the model's description, and the finished cells."""
+    if spec.kind not in (None, "full"):
+        raise ValueError(f"RULER is answered under full attention or with a memory: leave out @{spec.kind}")
+    from lm2.evaluation.harness import HarnessModel
+
+    model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
+    facts = describe(spec, model)
+    records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
+    cells = [(task, length) for task in options.tasks for length in options.lengths]
+    waiting = [cell for cell in mine(cells) if cell not in records]
+    count = options.limit or SAMPLES
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tqdm(total=count * len(waiting), unit="sample", desc=spec.name, disable=None) as bar,
+    ):
+        tokenizer.save_pretrained(folder)  # the harness sizes its texts with a tokenizer that it loads itself
+        harness = HarnessModel(model, tokenizer, batch_size=options.batch_size, advance=bar.update)
+        for task, length in waiting:
+            records.add((task, length), ask_cell(harness, task, length, folder, options))
+    return facts, records
+
+
+def ask_cell(harness: Any, task: str, length: int, tokenizer: str, options: RulerOptions) -> dict[str, Any]:
+    """One task at one length: the mean score (the share of the wanted words that the answer holds), and each one."""
+    from lm2.evaluation.harness import load_tasks, run_task, task_manager
+
+    random.seed(options.seed)
+    np.random.seed(options.seed)
+    harness.longest, began = 0, time.perf_counter()
+    manager = task_manager("ruler", tokenizer=tokenizer, max_seq_lengths=[length])
+    with _no_fetching():
+        (loaded,) = load_tasks(manager, [task])
+    samples = run_task(harness, loaded, 0, options.limit)
+    scores = [sample[str(length)] for sample in samples]
+    return {
+        "score": sum(scores) / len(scores),
+        "scores": scores,
+        "outputs": [str(sample["filtered_resps"][0]) for sample in samples],
+        "longest_input": harness.longest,
+        "inputs_cut": 0,  # the harness model stops the run at the first that would be
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+@contextlib.contextmanager
+def _no_fetching() -> Iterator[None]:
+    """Without a network the harness waits for a sentence splitter that only the tasks in essays use."""
+    import nltk
+
+    download, nltk.download = nltk.download, lambda *args, **kwargs: False
+    try:
+        yield
+    finally:
+        nltk.download = download
+
+
+def write(options: RulerOptions, asked: Sequence[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
+    """Write ruler.json and ruler.md, each whole or not at all, and print the table."""
+    report = {
+        "schema": SCHEMA,
+        **options.settings(),
+        "rule": "the share of the wanted words that the answer holds (the harness's)",
+        "not_run": NOT_RUN,
+        "environment": environment(("lm_eval", "wonderwords", "scipy")),
+        "models": [{**facts, "cells": _cells(records, options)} for facts, records in asked],
+    }
+    page = markdown(report)
+    for name, text in (("ruler.json", json.dumps(report, indent=1) + "\n"), ("ruler.md", page)):
+        with replacing(options.out / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+    print(page)
+
+
+def _cells(records: Sequence[dict[str, Any]], options: RulerOptions) -> list[dict[str, Any]]:
+    return [
+        {"task": record["key"][0], "length": record["key"][1], "n": len(record["scores"]), **record}
+        for record in records
+        if record["key"][0] in options.tasks and record["key"][1] in options.lengths
+    ]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The page: one table, tasks by models and lengths."""
+    columns = [(model, n) for model in report["models"] for n in dict.fromkeys(c["length"] for c in model["cells"])]
+    scores = {(m["name"], c["task"], c["length"]): c for m in report["models"] for c in m["cells"]}
+    tasks = dict.fromkeys(c["task"] for model in report["models"] for c in model["cells"])
+    rows = [[task, *(f"{100 * scores[m['name'], task, n]['score']:.1f}" for m, n in columns)] for task in tasks]
+    n = report["models"][0]["cells"][0]["n"]
+    skipped = "\n".join(f"* {task}: {reason}" for task, reason in report["not_run"].items())
+    how = report["environment"]
+    versions = ", ".join(f"{name} {number}" for name, number in how["versions"].items())
+    return (
+        "\n\n".join(
+            [
+                "# RULER",
+                f"Score in %: {report['rule']}. {n} samples a cell, seed {report['seed']}; lengths in the model's own "
+                "tokens, the answer's included. No input was cut.",
+                table(["task", *(f"{model['name']}, {length:,}" for model, length in columns)], rows),
+                f"Not run, because they are not complete without a download:\n\n{skipped}",
+                f"* {versions}; commit {how['commit'] or 'unknown'}; {how['machine']}, {how['processors']} processors",
+            ]
+        )
+        + "\n"
+    )
