@@ -15,7 +15,8 @@ from transformers import (
 from lm2.baselines import ARMTConfig, ARMTForCausalLM
 from lm2.baselines.armt import EPS, AssociativeMemory, phi
 from lm2.training.config import RunConfig, Stage
-from lm2.training.trainer import parameter_groups, train
+from lm2.training.optimizers import parameter_groups
+from lm2.training.trainer import train
 from tests.baselines.cases import SHAPE, VOCABULARY, M, T, assert_same, memory_tokens, tiny, tokens
 
 

@@ -149,7 +149,8 @@ def test_more_samples_begin_with_the_same_ones(tokenizer, pool):
 
 def test_without_length_there_is_no_background(tokenizer):
     for made in evaluation_samples("qa2", 10, None, 0, tokenizer):
-        assert tokenizer.decode(made.ids) == "".join(f" {text}" for text in (*made.sample.facts, made.sample.question))
+        text = "".join(f" {text}" for text in (*made.sample.facts, made.sample.question))
+        assert tokenizer.decode(made.ids) == f"<bos>{text}"
 
 
 def test_real_samples_are_taken_in_order_and_too_long_ones_passed_over(tokenizer, pool, babi):

@@ -37,9 +37,10 @@ def test_case_is_kept(tokenizer):
     assert encode(tokenizer, " The") != encode(tokenizer, " the")
 
 
-def test_special_tokens_are_there_and_not_added_by_themselves(tokenizer):
+def test_a_text_begins_with_the_start_token(tokenizer):
     assert (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token) == ("<pad>", "<bos>", "<eos>")
-    assert tokenizer(" Mary")["input_ids"] == encode(tokenizer, " Mary")
+    assert tokenizer(" Mary")["input_ids"] == [*opening(tokenizer), *encode(tokenizer, " Mary")]
+    assert opening(tokenizer) == [tokenizer.bos_token_id]
     assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
 
 

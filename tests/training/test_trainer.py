@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lm2 import LM2Config, LM2ForCausalLM
 from lm2.baselines import RMTConfig, RMTForCausalLM
 from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
-from lm2.training.trainer import parameter_groups
+from lm2.training.optimizers import make_optimizer, parameter_groups
 
 T = 4
 SHAPE = {
@@ -74,9 +74,9 @@ def stop_at(step: int, model, batch, now):
     return model(**batch, use_cache=False)
 
 
-@pytest.mark.parametrize("model", [plain, rmt, lm2])
-def test_resume_is_as_if_never_stopped(tmp_path, model):
-    whole, halved = a_run(tmp_path / "whole", model), a_run(tmp_path / "halved", model)
+@pytest.mark.parametrize(("model", "optimizer"), [(plain, "adamw"), (rmt, "adamw"), (lm2, "adamw"), (lm2, "muon")])
+def test_resume_is_as_if_never_stopped(tmp_path, model, optimizer):
+    whole, halved = (a_run(tmp_path / name, model, optimizer=optimizer) for name in ("whole", "halved"))
     train(whole)
     interrupted = LM2Trainer(replace(halved, training_forward=partial(stop_at, 5)), seeded(model))
     with pytest.raises(KeyboardInterrupt):
@@ -222,6 +222,22 @@ def test_every_parameter_is_in_one_group(tmp_path, model):
     assert sum(len(group["params"]) for group in groups) == len(list(built.parameters()))
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert not any(id(p) in decayed for name, p in built.named_parameters() if "norm" in name or name.endswith("bias"))
+
+
+@pytest.mark.parametrize("model", [rmt, lm2])
+def test_muon_takes_the_matrices_between_the_ends(tmp_path, model):
+    built = model()
+    run = a_run(tmp_path, optimizer="muon", muon_learning_rate=0.5, memory_learning_rate_factor=3.0)
+    groups = parameter_groups(built, run)
+    assert sum(len(group["params"]) for group in groups) == len(list(built.parameters()))
+    taken = {id(p) for group in groups if group["muon"] for p in group["params"]}
+    names = {name for name, p in built.named_parameters() if id(p) in taken}
+    assert any(name.endswith("down_proj.weight") for name in names)
+    assert not any("norm" in name or "embed" in name or "lm_head" in name or "gate.weight" in name for name in names)
+    assert {group["lr"] for group in groups if group["muon"]} <= {0.5, 1.5}
+    optimizer = make_optimizer(built, run)
+    optimizer.param_groups[-1]["lr"] = 7.0
+    assert any(group["lr"] == 7.0 for part in optimizer.optimizers.values() for group in part.param_groups)
 
 
 def test_bf16_trains(tmp_path):

@@ -1,6 +1,6 @@
 """Training rows and evaluation samples: bAbI facts and questions in background text, as token ids.
 
-Everything is plain text, each sentence with a space before it:
+Everything is plain text, each sentence with a space before it, behind the tokenizer's start token if it has one:
 
     training     ... Mary went to the garden. <text> Where is Mary? garden. <text> ... Where is Mary? office.
     evaluation   ... Mary went to the garden. <text> ... Where is Mary?     (the answer is to be predicted)
@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from lm2.data.babi import Question, Sample, Story, samples
 from lm2.data.babilong import compose, draw_offsets, merge, take_background
 from lm2.data.pool import TokenPool
+from lm2.data.tokenizer import opening
 from lm2.data.world import simulate, simulate_dense
 
 IGNORED = -100
@@ -34,6 +35,7 @@ class Encoder:
     """Token ids of sentences, remembered: bAbI has few different ones."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.opening = opening(tokenizer)
         self._tokenizer = tokenizer
         self._known: dict[str, list[int]] = {}
 
@@ -112,7 +114,7 @@ class TrainingRows:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """A row with background; None when no question of the story drawn fits."""
         story = self._story(rng)
-        budget, last = int(self.fact_density * n_tokens), 0
+        budget, last = int(self.fact_density * (n_tokens - len(self._encode.opening))), 0
         items: list[Item] = []
         for event in _events(story, _chosen(story, self.questions, rng)):
             items.append(self._encode.item(event))
@@ -123,12 +125,13 @@ class TrainingRows:
         if last == 0:
             return None
         (*ids, closing_ids), (*labels, closing_labels) = zip(*items[:last], strict=True)
-        body = n_tokens - len(closing_ids)
+        start = len(self._encode.opening)
+        body = n_tokens - start - len(closing_ids)
         text, offsets = compose(ids, background.sentences(rng), body, rng)
         target = np.full(n_tokens, IGNORED)
         for label, offset in zip([*labels, closing_labels], [*offsets, body], strict=True):
-            target[offset : offset + len(label)] = label
-        return np.concatenate([text, closing_ids]).astype(np.int64), target
+            target[start + offset : start + offset + len(label)] = label
+        return np.concatenate([self._encode.opening, text, closing_ids]).astype(np.int64), target
 
     def _story(self, rng: np.random.Generator) -> Story:
         if self.stories is None:
@@ -142,7 +145,8 @@ class TrainingRows:
         n_facts = n_tokens // 4 + 1  # no fact has fewer than four words
         story = simulate_dense(self.task, rng, n_facts)
         chosen = _chosen(story, max(1, n_facts * self.questions // self.max_facts), rng)
-        items = [self._encode.item(event) for event in _events(story, chosen)]
+        first = self._encode.opening
+        items = [(first, [IGNORED] * len(first)), *(self._encode.item(event) for event in _events(story, chosen))]
         ids, target = (np.concatenate(part)[:n_tokens].astype(np.int64) for part in zip(*items, strict=True))
         return (ids, target) if (target != IGNORED).any() else None
 
@@ -268,18 +272,19 @@ def _place(
 ) -> EvaluationSample | None:
     """The sample in its text; None when it does not fit or the decisive fact does not fall `where` it should."""
     facts = [encode(f" {fact}") for fact in sample.facts]
-    question = encode(f" {sample.question}")
+    question, start = encode(f" {sample.question}"), len(encode.opening)
     lengths = np.array([len(fact) for fact in facts])
-    body = int(lengths.sum()) if n_tokens is None else n_tokens - len(question)
+    body = int(lengths.sum()) if n_tokens is None else n_tokens - start - len(question)
     if lengths.sum() > body:
         return None
     sentences = iter(()) if background is None else background.sentences(rng)
     filler, gaps = take_background(sentences, body - int(lengths.sum()))
-    offsets = _draw_where(gaps, lengths, max(sample.support), where, border, rng)
+    offsets = _draw_where(gaps, lengths, max(sample.support), where, border - start, rng)
     if offsets is None:
         return None
-    ids = np.concatenate([merge(filler, facts, offsets), question]).astype(np.int64)
-    return EvaluationSample(ids, tuple(encode(f" {sample.answer}")), tuple(offsets.tolist()), body, sample)
+    ids = np.concatenate([encode.opening, merge(filler, facts, offsets), question]).astype(np.int64)
+    answer = tuple(encode(f" {sample.answer}"))
+    return EvaluationSample(ids, answer, tuple((start + offsets).tolist()), start + body, sample)
 
 
 def _draw_where(

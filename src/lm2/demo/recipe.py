@@ -8,7 +8,7 @@
 
 import random
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
@@ -52,10 +52,12 @@ class Recipe:
     """Options of `lm2.add_memory`."""
     memory_tokens: int = 16
     """RMT's memory tokens, as many as LM2 has slots."""
-    base_steps: int = 3000
-    steps: int = 2800
+    base_steps: int = 1600
+    steps: int = 1800
     learning_rate: float = 3e-3
-    memory_learning_rate_factor: float = 1.0
+    base_optimizer: Literal["adamw", "muon"] = "muon"
+    """Of the backbone. AdamW gives it almost the same code for three of the four people (docs/log.md)."""
+    base_muon_weight_decay: float = 1.0
     base_phases: tuple[Phase, ...] = (
         Phase(0.25, (1,), ("pair",)),
         Phase(0.75, (1,), ("pair", "dense", "dense", "scattered")),
@@ -73,8 +75,8 @@ REAL = Recipe(
     segment_length=48,
     vocabulary=1024,
     memory={"memory_slots": 16, "memory_layers": [1], "memory_heads": 4, "look_back": 12},
-    base_steps=6000,
-    steps=5000,
+    base_steps=2400,
+    steps=3600,
 )
 
 

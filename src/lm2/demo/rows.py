@@ -6,7 +6,7 @@
     scattered   facts and questions at uniformly drawn places of background text, as in evaluation
 
 Labels are the ids of the answers, -100 elsewhere, not shifted (the model shifts them). Rows are right-padded, behind
-everything that counts, so they need no mask.
+everything that counts, so they need no mask. Each begins with the tokenizer's start token.
 """
 
 import random
@@ -41,11 +41,12 @@ class Move(NamedTuple):
 
 
 class Row:
-    """A row being written: its ids and labels, and who is where so far."""
+    """A row being written: its ids and labels."""
 
-    def __init__(self):
+    def __init__(self, opening: Sequence[int]):
         self.ids: list[int] = []
         self.labels: list[int] = []
+        self.add(opening)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,7 +86,7 @@ class Rows:
     def width(self, kind: str, segments: int) -> int:
         """Tokens of every row of a kind."""
         if kind == "pair":
-            return 2 * self.told + self.asked
+            return len(self.encode.opening) + 2 * self.told + self.asked
         if kind == "repeated":
             return (segments - 1) * self.T + 2 * self.asked + 4
         return segments * self.T
@@ -104,15 +105,18 @@ class Rows:
                 return ids, labels
         raise ValueError(f"No question fits into a {kind} row of {width} tokens: use longer segments.")
 
+    def _new(self) -> Row:
+        return Row(self.encode.opening)
+
     def _pair(self, width: int, rng: random.Random) -> Row:
-        row, moves = Row(), _two_moves(rng)
+        row, moves = self._new(), _two_moves(rng)
         for move in moves:
             row.add(*self._fact(move))
         row.add(*self._question(rng.choice(moves)))
         return row
 
     def _repeated(self, width: int, rng: random.Random) -> Row:
-        row, moves = Row(), _two_moves(rng)
+        row, moves = self._new(), _two_moves(rng)
         border = width - 2 * self.asked - 4
         while len(row) < border:
             for move in rng.sample(moves, 2):
@@ -124,7 +128,7 @@ class Rows:
         return row
 
     def _dense(self, width: int, rng: random.Random) -> Row:
-        row, latest = Row(), {}
+        row, latest = self._new(), {}
         filler = rng.choice((0.0, 0.3) if width == self.T else (0.0, 0.3, 0.6))
         while len(row) < width:
             for move in simulate_moves(rng, rng.randint(1 if latest else 2, 4), latest):
@@ -161,7 +165,8 @@ class Rows:
 
     def _scatter(self, items: list[Item], width: int, rng: random.Random) -> Row:
         """Items in order between the sentences of background that fills the row; the gaps are drawn uniformly."""
-        row, room = Row(), width - sum(len(ids) for ids, _ in items)
+        row = self._new()
+        room = width - len(row) - sum(len(ids) for ids, _ in items)
         if room < 0:
             return row
         sentences: list[list[int]] = []

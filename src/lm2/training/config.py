@@ -24,6 +24,15 @@ VOLATILE = frozenset(
 """Fields of a run that may change between a checkpoint and its continuation, because no weight depends on them."""
 
 
+RATES = (
+    "learning_rate",
+    "memory_learning_rate_factor",
+    "weight_decay",
+    "muon_learning_rate",
+    "muon_weight_decay",
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """Steps that draw their length from the same set.
@@ -83,6 +92,12 @@ class RunConfig:
     """Of matrices; norms, biases, gates and initial memories have none"""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's averaging of the gradient and of its square"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """"muon" has Muon for the matrices between embedding and head, and AdamW for the rest"""
+    muon_learning_rate: float = 0.01
+    """Peak learning rate of Muon's matrices; the memory's factor holds for them too"""
+    muon_weight_decay: float = 0.1
+    """Of Muon's matrices"""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them"""
     schedule: Literal["cosine", "linear", "constant", "trapezoid"] = "cosine"
@@ -118,7 +133,7 @@ class RunConfig:
         for name in ("accumulation", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "memory_learning_rate_factor", "weight_decay", "max_grad_norm", "warmup_steps"):
+        for name in (*RATES, "max_grad_norm", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if not self.stages:

@@ -1,7 +1,7 @@
 """The Hugging Face Trainer with the few things it lacks here.
 
 * Rows by arithmetic: the batch of a pass is a function of its number, so a resumed run reads the very next rows.
-* AdamW groups: no weight decay on norms, biases, gates and initial memories; the memory has its own learning rate.
+* Optimisers: see `lm2.training.optimizers`.
 * Checkpoints are written beside and renamed, and hold `lm2_run.json`; a run with other settings does not resume them.
 * After construction it checks that the parallelism that was asked for is real (Accelerate drops FSDP on CPUs silently).
 """
@@ -30,6 +30,7 @@ from transformers.utils import logging as hf_logging
 from lm2.files import replacing
 from lm2.training.callbacks import Evaluations, JsonlLog, ProgressBar
 from lm2.training.config import BatchRequest, RunConfig, differences
+from lm2.training.optimizers import make_optimizer
 
 RUN_FILE = "lm2_run.json"
 LOG_FILE = "log.jsonl"
@@ -40,7 +41,6 @@ SCHEDULES = {
     "trapezoid": "warmup_stable_decay",
 }
 TRAPEZOID_FALL = 0.3
-UNDECAYED_OWNERS = ("Norm", "Gate", "MemoryTokens")
 
 
 def train(run: RunConfig, *, resume: bool = False) -> LM2Trainer:
@@ -97,8 +97,7 @@ class LM2Trainer(Trainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             assert model is not None
-            groups = parameter_groups(model, self.run)
-            self.optimizer = torch.optim.AdamW(groups, lr=self.run.learning_rate, betas=self.run.betas, fused=True)
+            self.optimizer = make_optimizer(model, self.run)
         return self.optimizer
 
     def training_forward(self, model: nn.Module, batch: dict[str, Any], step: int) -> Any:
@@ -172,28 +171,6 @@ class LM2Trainer(Trainer):
                 shutil.rmtree(self._checkpoint_root, ignore_errors=True)
             self._checkpoint_root = None
         self.accelerator.wait_for_everyone()
-
-
-def parameter_groups(model: nn.Module, run: RunConfig) -> list[dict[str, Any]]:
-    """AdamW groups, base before memory. Memory is what has `memory` in its name's path; what is decayed are matrices
-    that belong to no norm, gate or initial memory."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    seen: set[int] = set()
-    for path, module in model.named_modules():
-        undecayed = type(module).__name__.endswith(UNDECAYED_OWNERS)
-        for name, parameter in module.named_parameters(prefix=path, recurse=False):
-            if parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                key = ("memory" in name.split("."), parameter.ndim >= 2 and not undecayed)
-                groups.setdefault(key, []).append(parameter)
-    return [
-        {
-            "params": groups[memory, decayed],
-            "lr": run.learning_rate * (run.memory_learning_rate_factor if memory else 1.0),
-            "weight_decay": run.weight_decay if decayed else 0.0,
-        }
-        for memory, decayed in sorted(groups)
-    ]
 
 
 class _Passes(Dataset):
