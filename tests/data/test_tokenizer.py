@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from lm2.data.babi import ACTORS, PLACES, read_stories
-from lm2.data.tokenizer import babi_words, train_tokenizer
+from lm2.data.tokenizer import babi_words, opening, train_tokenizer
 from tests.data.texts import generated
 
 

@@ -31,8 +31,8 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer (any text can be encoded) of at most `vocab_size` tokens, the special ones included.
 
-    It puts <bos> before a text. Texts are read with a space before them, as sentences stand in rows, and each of `single_tokens` with a space before
-    it is one token. The same texts give the same tokenizer.
+    It puts <bos> before a text. Texts are read with a space before them, as sentences stand in rows, and each of
+    `single_tokens` with a space before it is one token. The same texts give the same tokenizer.
 
     Raises:
         ValueError: `vocab_size` does not hold the bytes and the words.
