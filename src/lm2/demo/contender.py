@@ -22,7 +22,7 @@ from lm2.baselines import RMTForCausalLM
 from lm2.demo.config import DemoConfig
 from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
-from lm2.demo.recipe import Recipe, contender, kind_at, new_backbone, recipe_of, stages
+from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, contender, kind_at, new_backbone, recipe_of, stages
 from lm2.demo.rows import Rows, make_batch
 from lm2.errors import sentence
 from lm2.files import replacing
@@ -62,8 +62,6 @@ def run_of(options: DemoConfig, recipe: Recipe, name: str, rows: Rows, vocabular
         output_dir=options.out / name,
         seed=2 * options.seed + (not is_base),
         learning_rate=recipe.learning_rate,
-        optimizer=recipe.base_optimizer if is_base else "adamw",
-        muon_weight_decay=recipe.base_muon_weight_decay,
         weight_decay=0.01,
         betas=(0.9, 0.98),
         schedule="trapezoid",
@@ -71,6 +69,7 @@ def run_of(options: DemoConfig, recipe: Recipe, name: str, rows: Rows, vocabular
         save_every=SAVE_EVERY,
         keep_checkpoints=1,
         report_to=(),
+        **(BACKBONE_TRAINING if is_base else {}),
     )
 
 

@@ -8,7 +8,7 @@
 
 import random
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
@@ -23,6 +23,9 @@ NAMES = {"base": "base", "lm2": "LM2", "rmt": "RMT", "plain": "plain"}
 LONGEST = {"pair": 1, "repeated": 2, "dense": 4}
 """Segments up to which rows of a kind are used; scattered rows have any length."""
 EMBEDDING_STD = 0.1
+BACKBONE_TRAINING: dict[str, Any] = {"optimizer": "muon", "muon_weight_decay": 1.0}
+"""AdamW, and Muon with less decay, leave the backbone for long with one code for three of the four people, on which no
+memory can be built (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,6 @@ class Recipe:
     base_steps: int = 1600
     steps: int = 1800
     learning_rate: float = 3e-3
-    base_optimizer: Literal["adamw", "muon"] = "muon"
-    """Of the backbone. AdamW gives it almost the same code for three of the four people (docs/log.md)."""
-    base_muon_weight_decay: float = 1.0
     base_phases: tuple[Phase, ...] = (
         Phase(0.25, (1,), ("pair",)),
         Phase(0.75, (1,), ("pair", "dense", "dense", "scattered")),

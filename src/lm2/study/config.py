@@ -64,7 +64,7 @@ class Sizes:
     """Memory slots, and RMT's memory tokens."""
     blocks: int = 4
     """Rows of 16 segments in a training step; shorter rows are more."""
-    base_steps: int = 3000
+    base_steps: int = 1600
     """Steps of the backbone on single segments, from which all variants of a task and seed start."""
     steps: int = 2000
     """Steps of each variant."""

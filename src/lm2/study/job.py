@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers.utils import logging
 
 from lm2 import LM2ForCausalLM, add_memory
 from lm2.baselines import RMTForCausalLM
-from lm2.demo.recipe import Recipe, new_backbone
+from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, new_backbone
 from lm2.files import replacing
 from lm2.study import measure, tasks
 from lm2.study.config import BASE, DEFAULT, Job
@@ -99,7 +100,8 @@ def base_run(job: Job) -> RunConfig:
     """The backbone on single segments: the simplest rows first, for without them it never learns to look back."""
     stages = (Stage(steps=job.base_steps, segments=(1,), rows=job.blocks),)
     make = partial(tasks.base_batch, task=job.task, opening_steps=job.base_steps // 4)
-    return _run_config(job, partial(backbone, job.task, job.width), make, stages, checked)
+    run = _run_config(job, partial(backbone, job.task, job.width), make, stages, checked)
+    return replace(run, **BACKBONE_TRAINING)
 
 
 def variant_run(job: Job, steps: int) -> RunConfig:
