@@ -28,7 +28,8 @@ def draw_heat_map(report: dict[str, Any], path: Path) -> None:
         image = _panel(panel, cells, tasks, lengths)
         panel.set_title(name, fontsize=9)
     assert image is not None
-    figure.colorbar(image, ax=panels, label=f"right answers, % ({report['rule']} rule)")
+    figure.colorbar(image, ax=panels, label="right answers, %")
+    figure.suptitle(f"BABILong, {report['rule']} rule", fontsize=9)
     _save(figure, path)
 
 

@@ -1,0 +1,201 @@
+"""The whole command on small models: resume, refuse, share among processes, and the files it leaves."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lm2.evaluation import engine
+from lm2.evaluation.babilong import LocalBabilong
+from lm2.evaluation.config import BabilongConfig
+from lm2.evaluation.engine import digest, distance
+from lm2.evaluation.report import load
+from lm2_command import main
+from tests.evaluation import tiny
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--tasks", "qa1", "qa7", "--lengths", "0k", "--samples", "3", "--max-new-tokens", "3")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    place = tmp_path_factory.mktemp("models")
+    return [
+        str(tiny.save(model, place / name))
+        for name, model in (("llama", tiny.llama()), ("lm2", tiny.memory_model("lm2")))
+    ]
+
+
+@pytest.fixture(autouse=True)
+def source(monkeypatch, background):
+    """Samples in the small background of the suite."""
+    monkeypatch.setattr(BabilongConfig, "source", lambda self: LocalBabilong(None, background, seed=self.seed))
+
+
+def run(models, out, *flags) -> int:
+    return main(["eval", "babilong", *models, "--out", str(out), *SMALL, *flags])
+
+
+def records(out: Path) -> list[dict]:
+    lines = [line for path in sorted(out.glob("answers/*/records.*.jsonl")) for line in path.read_text().splitlines()]
+    return [value for value in map(json.loads, lines) if "key" in value]
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k != "seconds"}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def test_one_command_leaves_report_page_and_pictures(models, tmp_path, capsys):
+    assert run(models, tmp_path, "--anchors") == 0
+    assert "Saved:" in capsys.readouterr().out
+    report = load(tmp_path)
+    assert list(report["models"]) == ["llama", "lm2"]
+    conditions = {(cell["model"], cell["condition"]) for cell in report["cells"]}
+    own = {("lm2", name) for name in ("carried", "reset", "frozen", "exchanged", "question")}
+    assert conditions == {("llama", "plain"), ("llama", "question")} | own
+    assert {cell["n"] for cell in report["cells"]} == {3}
+    assert report["models"]["lm2"]["segment_length"] == tiny.SEGMENT
+    assert report["samples"]["seed"] == 0
+    page = (tmp_path / "report.md").read_text()
+    for expected in (
+        "Rule: official",
+        "without qa7",
+        "| lm2 | reset |",
+        "LM2-1.7B (paper)",
+        "segment length 16",
+        "seed 0",
+    ):
+        assert expected in page
+    for picture in ("heatmap.png", "curves.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_asked_twice(models, tmp_path, monkeypatch):
+    assert run(models, tmp_path) == 0
+    first, report = records(tmp_path), load(tmp_path)
+    assert len(first) == 2 * 3 * (2 + 5)
+    monkeypatch.setattr(engine.Asker, "answer", lambda *_: pytest.fail("asked again"))
+    assert run(models, tmp_path) == 0
+    assert load(tmp_path) == report
+    assert run(models, tmp_path, "--rule", "substring", "--samples", "2", "--lengths", "0k") == 0
+    assert records(tmp_path) == first
+    rescored = load(tmp_path)
+    assert rescored["rule"] == "substring"
+    assert {cell["n"] for cell in rescored["cells"]} == {2}
+
+
+def test_a_stopped_run_goes_on_where_it_was(models, tmp_path, monkeypatch, capsys):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run(models, whole) == 0
+    left = iter(range(9))
+    answer = engine.Asker.answer
+
+    def until_stopped(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return answer(*arguments)
+
+    monkeypatch.setattr(engine.Asker, "answer", until_stopped)
+    assert run(models, stopped) == 130
+    assert "Answers are kept; the same command goes on" in capsys.readouterr().err
+    kept = records(stopped)
+    assert len(kept) == 9
+    with next(stopped.glob("answers/*/records.0.jsonl")).open("a") as file:
+        file.write('{"key": ["qa1", "0')  # what a kill in the middle of a line leaves
+    monkeypatch.setattr(engine.Asker, "answer", answer)
+    assert run(models, stopped) == 0
+    assert records(stopped)[:6] == kept[:6]
+    assert without_times(load(stopped)) == without_times(load(whole))
+
+
+def test_answers_of_other_settings_are_refused_and_kept(models, tmp_path, capsys):
+    assert run(models, tmp_path) == 0
+    before = records(tmp_path)
+    for flags, message in (
+        (("--seed", "1"), r"samples.seed: 0 then, 1 now"),
+        (("--instruction",), r"prompt.instruction: False then, True now"),
+    ):
+        assert run(models, tmp_path, *flags) == 2
+        error = capsys.readouterr().err
+        assert re.search(message, error)
+        assert "choose another --out folder" in error
+    assert records(tmp_path) == before
+
+
+def test_answers_of_another_version_are_refused(models, tmp_path, capsys):
+    assert run(models, tmp_path) == 0
+    path = next(tmp_path.glob("answers/llama/*.jsonl"))
+    path.write_text(path.read_text().replace('{"schema": 1', '{"schema": 99', 1))
+    assert run(models, tmp_path) == 2
+    assert "version 99, this program writes version 1" in capsys.readouterr().err
+
+
+def test_answers_to_other_samples_are_refused(models, tmp_path, monkeypatch, capsys):
+    assert run(models, tmp_path) == 0
+    monkeypatch.setattr(engine, "digest", lambda sample: "another")
+    assert run(models, tmp_path) == 2
+    assert re.search(r"another sample 0 of qa1 0k \(digest \w{16} then, another now\)", capsys.readouterr().err)
+
+
+def test_a_prompt_that_is_too_long_marks_its_cell(models, tmp_path, capsys):
+    assert run(models, tmp_path, "--lengths", "0k", "1k", "--tasks", "qa1", "--controls", "reset") == 0
+    cells = {(c["model"], c["length"], c["condition"]): c for c in load(tmp_path)["cells"]}
+    assert cells["llama", "0k", "plain"]["accuracy"] is not None
+    long = cells["llama", "1k", "plain"]
+    assert (long["accuracy"], long["too_long"], long["n"]) == (None, 3, 3)
+    assert cells["lm2", "1k", "carried"]["accuracy"] is not None
+    assert "too long: 3 of 3" in (tmp_path / "report.md").read_text()
+    reasons = [record["too_long"] for record in records(tmp_path) if record["output"] is None]
+    assert len(reasons) == 3
+    assert "the model takes 256" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--tasks", "qa21"), "Unknown task 'qa21'"),
+        (("--lengths", "1x"), "Unknown length '1x'"),
+        (("--samples", "0"), "--samples is 0: it must be at least 1"),
+        (("--max-new-tokens", "0"), "--max-new-tokens is 0"),
+        (("--babi", "/nowhere"), "--babi: there is nothing at /nowhere"),
+        (("--released", "x", "--babi", "."), "--released x brings its own questions"),
+        (("--samples", "1"), "exchanged needs at least 2 samples in a cell, and there is 1"),
+    ],
+)
+def test_bad_options_are_one_line(models, tmp_path, flags, message, capsys):
+    assert run(models, tmp_path, *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_sample_is_known_by_its_facts_and_their_places(background):
+    first, second = (next(LocalBabilong(None, background, seed=seed).samples("qa2", "1k")) for seed in (0, 1))
+    again = next(LocalBabilong(None, background).samples("qa2", "1k"))
+    assert digest(first) == digest(again) != digest(second)
+    needed = [fact.distance for fact in first.facts if fact.supporting]
+    assert len(needed) == 2
+    assert distance(first) == max(needed)
+
+
+@pytest.mark.dist
+def test_two_processes_find_what_one_finds(models, tmp_path):
+    """Through torchrun, with the built-in background; the pairs of samples are shared out."""
+    flags = ["eval", "babilong", *models, *SMALL, "--samples", "5"]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for start, out in ((launcher, "both"), ([sys.executable], "alone")):
+        command = [*start, "-m", "lm2_command", *flags, "--out", str(tmp_path / out)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    both, alone = load(tmp_path / "both"), load(tmp_path / "alone")
+    assert without_times(both) == without_times(alone)
+    shares = [len(path.read_text().splitlines()) - 1 for path in sorted((tmp_path / "both/answers/lm2").iterdir())]
+    assert shares == [2 * 3 * 5, 2 * 2 * 5]
