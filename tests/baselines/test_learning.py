@@ -1,0 +1,67 @@
+"""RMT and ARMT learn: recall of a value over two segments, with the library's trainer."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from lm2.baselines import ARMTForCausalLM, RMTForCausalLM
+from lm2.training import BatchRequest, RunConfig, Stage, train
+from tests.baselines.cases import SHAPE, VOCABULARY, M, T
+
+KINDS = {"rmt": RMTForCausalLM, "armt": ARMTForCausalLM}
+VALUES = range(10, 18)
+QUESTION = 5
+
+
+def narrow(kind: str) -> PreTrainedModel:
+    """A model of two blocks whose matrices start at std 1/sqrt(width): the usual 0.02 is far too small for it."""
+    backbone = LlamaForCausalLM(LlamaConfig(**SHAPE, initializer_range=SHAPE["hidden_size"] ** -0.5))
+    nn.init.normal_(backbone.get_input_embeddings().weight, std=0.1)
+    return KINDS[kind].from_backbone(backbone, segment_length=T, memory_tokens=M)
+
+
+def recall_rows(request: BatchRequest) -> dict[str, torch.Tensor]:
+    """A value in segment 0, noise, and the question at the end of segment 1: say the value."""
+    draw = torch.Generator().manual_seed(1000 * request.seed + request.step)
+    ids = torch.randint(30, VOCABULARY, (len(request.rows), 2 * T), generator=draw)
+    value = torch.randint(VALUES.start, VALUES.stop, (len(ids),), generator=draw)
+    ids[:, 1], ids[:, -2], ids[:, -1] = value, QUESTION, value
+    return {"input_ids": ids, "labels": ids.masked_fill(torch.arange(2 * T) < 2 * T - 1, -100)}
+
+
+def recall_run(kind: str, seed: int, folder: Path) -> RunConfig:
+    return RunConfig(
+        model=partial(narrow, kind),
+        make_batch=recall_rows,
+        stages=(Stage(steps=180, segments=(2,), rows=32),),
+        output_dir=folder,
+        seed=seed,
+        learning_rate=3e-3,
+        schedule="trapezoid",
+        warmup_steps=10,
+        report_to=(),
+    )
+
+
+def recall_accuracy(model: PreTrainedModel) -> float:
+    batch = recall_rows(BatchRequest(seed=999, step=0, rows=range(1000), segments=2))
+    answers = model.eval()(batch["input_ids"][:, :-1], logits_to_keep=1).logits[:, -1].argmax(-1)
+    return (answers == batch["labels"][:, -1]).float().mean().item()
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_recall_over_two_segments(kind, tmp_path):
+    model = train(recall_run(kind, 0, tmp_path)).model
+    assert recall_accuracy(model) >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_recall_over_two_segments_with_other_seeds(kind, seed, tmp_path):
+    model = train(recall_run(kind, seed, tmp_path)).model
+    assert recall_accuracy(model) >= 0.99
