@@ -1,10 +1,10 @@
-"""Where each token of a call sits: ragged rows, padding and packed documents, laid out by one rule.
+"""Where each token of a call sits: ragged rows and padding, laid out by one rule. Packed documents: `lm2.documents`.
 
 Every row's real tokens are laid left-aligned after the tokens of its open segment that are already cached, so that
 column j is position j counted from the start of the open segment; then the columns fold into segments of T. So
 padding on any side, and any cut of a text into calls, is the same input to the blocks.
 
-Shape suffixes: B, L rows and columns of the call; R rows of the layout (B, or the number of packed documents); S
+Shape suffixes: B, L rows and columns of the call; R rows of the layout (B, or lanes of packed documents); S
 segments; W columns of a segment; C = S W; T segment length; D, F features; P = `look_back` columns before a segment.
 
 Two forms. *Fold*: (R, C) becomes (R S, W), and self-attention sees S R rows at once. *Step*, when no row passes its
@@ -79,6 +79,20 @@ class Layout:
         """Whether a row's segment has another before it (CPU)."""
         return (self.read_R // self.segment_length)[:, None] + torch.arange(self.segments) > 0
 
+    @property
+    def fresh_RS(self) -> Tensor | None:
+        """Before which segments the bank begins anew (CPU); None for none but a row's first."""
+        return None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a segment has tokens that must not see each other although one is after the other."""
+        return False
+
+    def separate(self, allowed: Tensor, back: int) -> Tensor:
+        """Take out of `allowed` (.., W, P + W) what `is_shared` is about."""
+        return allowed
+
     @cached_property
     def looks_back(self) -> bool:
         """Whether the keys of this call include those before a segment: not so where no row has any."""
@@ -94,7 +108,12 @@ class Layout:
 
     @cached_property
     def position_ids(self) -> Tensor:
-        """Positions inside the segment: (1, W) for a fold, (R, W) for a step."""
+        """Positions for the rotary angles."""
+        return self.column_ids
+
+    @cached_property
+    def column_ids(self) -> Tensor:
+        """Columns inside the segment: (1, W) for a fold, (R, W) for a step."""
         column = torch.arange(self.width, device=self.device)[None]
         if not self.is_step:
             return column
@@ -197,14 +216,16 @@ class Layout:
 
         Every query keeps its own key, so no row is masked out whole.
         """
-        if not self.is_step and not needed and not self.looks_back and (window is None or window >= self.width):
+        plain = window is None or window >= self.width
+        if plain and not (self.is_step or needed or self.looks_back or self.is_shared):
             return None
         back = self.look_back if self.looks_back else 0
         keys = torch.arange(-back, self.segment_length if self.is_step else self.width, device=self.device)
-        distance = self.position_ids[..., None] - keys
+        distance = self.column_ids[..., None] - keys
         allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
         if back and not self.follows_RS.all():
             allowed = allowed & (self.follows_RS.flatten().to(self.device)[:, None, None] | (keys >= 0))
+        allowed = self.separate(allowed, back)
         zero = torch.zeros((), dtype=dtype, device=self.device)
         return torch.where(allowed, zero, torch.finfo(dtype).min)[:, None]
 
@@ -215,26 +236,19 @@ def plan(
     device: torch.device,
     read_B: Tensor | None = None,
     attention_mask: Tensor | None = None,
-    position_ids: Tensor | None = None,
     look_back: int = 0,
 ) -> Layout:
-    """Lay out one call.
+    """Lay out one call, but for packed documents (`lm2.documents`).
 
     Args:
         shape: (B, L) of the call.
         read_B: tokens that each row has read before; None starts afresh.
         attention_mask: (B, L or more), 1 for a real token; the last L columns count, the ones before are the cache's.
-        position_ids: only looked at without a mask and without a cache, for borders of packed documents: there the
-            positions do not rise by one.
         look_back: P, columns of the segment before that each segment sees.
 
     Raises:
         ValueError: the mask's shape does not fit.
     """
-    if attention_mask is None and read_B is None and position_ids is not None:
-        layout = _plan_documents(shape, segment_length, device, position_ids, look_back)
-        if layout is not None:
-            return layout
     batch, length = shape
     read_R = torch.zeros(batch, dtype=torch.long) if read_B is None else read_B
     if attention_mask is not None:
@@ -250,23 +264,6 @@ def plan(
             length_R = real_BL.sum(1).cpu()
             return Layout(shape, segment_length, look_back, read_R, length_R, device, row_BL, rank_BL, real_BL)
     return Layout(shape, segment_length, look_back, read_R, torch.full((batch,), length), device)
-
-
-def _plan_documents(
-    shape: tuple[int, int], segment_length: int, device: torch.device, position_ids: Tensor, look_back: int
-) -> Layout | None:
-    """Each document a row of its own. None when the positions show no border."""
-    position_ids = position_ids.expand(shape)
-    border_BL = F.pad(position_ids[:, 1:] != position_ids[:, :-1] + 1, (1, 0), value=True)
-    if not border_BL[:, 1:].any():
-        return None
-    border = border_BL.flatten().to(device)
-    index = torch.arange(border.numel(), device=device)
-    document = border.cumsum(0) - 1
-    rank = index - torch.where(border, index, 0).cummax(0).values
-    length_R = document.bincount().cpu()
-    read_R = torch.zeros_like(length_R)
-    return Layout(shape, segment_length, look_back, read_R, length_R, device, document.view(shape), rank.view(shape))
 
 
 def _columns(x_RT: Tensor, dim: int) -> Tensor:

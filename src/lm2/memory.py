@@ -8,6 +8,9 @@ under autocast and with bfloat16 weights: the largest bfloat16 below 1 is 0.996,
 forget gate forgets.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -139,8 +142,14 @@ class LM2Memory(nn.Module):
 
     Tokens of segment s read M_{s-1}, and M_s exists when segment s is complete: causal by construction.
 
+    Where Hugging Face's activation checkpointing is on, each write is recomputed in the backward pass: of the walk over
+    the segments only the banks are kept, not the alignments.
+
     Source: LM2 (arXiv 2502.06049), eqs. 1-6; where and why this differs: `docs/model.md`.
     """
+
+    gradient_checkpointing = False  # Hugging Face sets it, and the function that goes with it.
+    _gradient_checkpointing_func: Callable[..., Tensor]
 
     def __init__(self, config: LM2Config):
         super().__init__()
@@ -166,7 +175,13 @@ class LM2Memory(nn.Module):
         return initial_bank(self.slots, self.width, device).expand(rows, -1, -1)
 
     def forward(
-        self, x_RSTD: Tensor, bank_RND: Tensor, complete_RS: Tensor, cut_RS: Tensor | None = None, keep: bool = True
+        self,
+        x_RSTD: Tensor,
+        bank_RND: Tensor,
+        complete_RS: Tensor,
+        cut_RS: Tensor | None = None,
+        fresh_RS: Tensor | None = None,
+        keep: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Read every segment, and write each complete one into the bank that the next segment reads.
 
@@ -175,6 +190,7 @@ class LM2Memory(nn.Module):
             bank_RND: the bank that the first segment reads.
             complete_RS: whether a row's segment has all its T tokens; others are never written. On the CPU.
             cut_RS: where the gradient stops: before segment s the bank is detached. On the CPU.
+            fresh_RS: where the bank begins anew: segment s reads M_0. On the CPU.
             keep: whether the bank after the last segment is wanted; without it the last write is left out.
 
         Returns:
@@ -182,7 +198,7 @@ class LM2Memory(nn.Module):
         """
         q_RSTD, rho_RSTH, u_RSTD = self.project(x_RSTD)
         with torch.autocast(x_RSTD.device.type, enabled=False):
-            norm_RSND, bank_RND = self.scan(q_RSTD, rho_RSTH, u_RSTD, bank_RND, complete_RS, cut_RS, keep)
+            norm_RSND, bank_RND = self.scan(q_RSTD, rho_RSTH, u_RSTD, bank_RND, complete_RS, cut_RS, fresh_RS, keep)
             out_RSTD = self.gate(self.read(q_RSTD, norm_RSND))
             if x_RSTD.shape[1] == 1 and torch.is_grad_enabled():
                 out_RSTD = out_RSTD + self._zero()
@@ -206,7 +222,7 @@ class LM2Memory(nn.Module):
         if complete_R.any():
             parts = self.project(segment_RTD[:, None])
             with torch.autocast(x_RTD.device.type, enabled=False):
-                _, bank_RND = self.scan(*parts, bank_RND, complete_R[:, None], None, keep=True)
+                _, bank_RND = self.scan(*parts, bank_RND, complete_R[:, None], None, None, keep=True)
         return out_RTD, bank_RND
 
     def query(self, x: Tensor) -> Tensor:
@@ -229,19 +245,24 @@ class LM2Memory(nn.Module):
         bank_RND: Tensor,
         complete_RS: Tensor,
         cut_RS: Tensor | None,
+        fresh_RS: Tensor | None,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
         """Walk the bank over the segments. Returns M^ as each segment reads it, (R, S, N, D), and the last bank."""
         norms = []
         segments = q_RSTD.shape[1]
         start_ND = initial_bank(self.slots, self.width, bank_RND.device)
+        recompute = self.gradient_checkpointing and self.training
+        write = partial(self._gradient_checkpointing_func, self.write) if recompute else self.write
         for s in range(segments):
             if cut_RS is not None:
                 bank_RND = _where(cut_RS[:, s], bank_RND.detach(), bank_RND)
+            if fresh_RS is not None:
+                bank_RND = _where(fresh_RS[:, s], start_ND.expand_as(bank_RND), bank_RND)
             norm_RND = normalise(bank_RND)
             norms.append(norm_RND)
             if (s < segments - 1 or keep) and complete_RS[:, s].any():
-                written_RND = self.write(bank_RND, norm_RND, start_ND, q_RSTD[:, s], rho_RSTH[:, s], u_RSTD[:, s])
+                written_RND = write(bank_RND, norm_RND, start_ND, q_RSTD[:, s], rho_RSTH[:, s], u_RSTD[:, s])
                 bank_RND = _where(complete_RS[:, s], written_RND, bank_RND)
         return torch.stack(norms, 1), bank_RND
 

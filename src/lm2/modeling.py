@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -26,8 +25,10 @@ from transformers.utils import can_return_tuple
 
 from lm2.cache import LayerState, LM2Cache
 from lm2.configuration import LM2Config
+from lm2.documents import plan_documents
 from lm2.generation import LM2GenerationMixin
 from lm2.layout import Layout, plan
+from lm2.loss import summed_cross_entropy
 from lm2.memory import LM2Memory, MemoryLinear
 
 
@@ -177,7 +178,7 @@ class LM2DecoderLayer(GradientCheckpointingLayer):
             read, bank_RND = memory.step(x, x_filled, bank_RND, layout.complete_RS[:, 0])
         else:
             x_RSWD = x_filled.unflatten(0, (layout.rows, layout.segments))
-            read, bank_RND = memory(x_RSWD, bank_RND, layout.complete_RS, call.cut_RS, call.keep)
+            read, bank_RND = memory(x_RSWD, bank_RND, layout.complete_RS, call.cut_RS, layout.fresh_RS, call.keep)
             read = read.flatten(0, 1)
         return read, layout.open(x_filled) if call.keep else None, bank_RND
 
@@ -252,15 +253,7 @@ class LM2Model(LM2PreTrainedModel):
         cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
         _check_inputs(embeds, cache, self.config)
         read_B = cache.tokens_R if cache is not None and cache.rows else None
-        layout = plan(
-            (embeds.shape[0], embeds.shape[1]),
-            self.config.segment_length,
-            embeds.device,
-            read_B,
-            attention_mask,
-            position_ids if cache is None else None,
-            self.config.look_back,
-        )
+        layout = self._layout(embeds, read_B, attention_mask, position_ids if cache is None else None)
         h = layout.lay(embeds)
         call = self._call(layout, h, keep=cache is not None)
         h, states, all_hidden = self._blocks(h, call, cache, bool(output_hidden_states))
@@ -269,6 +262,16 @@ class LM2Model(LM2PreTrainedModel):
         out_BLD = self.norm(layout.unlay(h))
         hidden_states = (*all_hidden, out_BLD) if output_hidden_states else None
         return BaseModelOutputWithPast(last_hidden_state=out_BLD, past_key_values=cache, hidden_states=hidden_states)
+
+    def _layout(
+        self, embeds_BLD: Tensor, read_B: Tensor | None, attention_mask: Tensor | None, position_ids: Tensor | None
+    ) -> Layout:
+        shape, device = (embeds_BLD.shape[0], embeds_BLD.shape[1]), embeds_BLD.device
+        segment_length, look_back = self.config.segment_length, self.config.look_back
+        packed = None
+        if attention_mask is None and position_ids is not None:
+            packed = plan_documents(shape, segment_length, device, position_ids, look_back)
+        return packed or plan(shape, segment_length, device, read_B, attention_mask, look_back)
 
     def _call(self, layout: Layout, h: Tensor, keep: bool) -> Call:
         needed = self.config._attn_implementation != "sdpa"
@@ -334,8 +337,8 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
             num_items_in_batch: what the summed loss is divided by; None divides by the number of labelled tokens.
 
         Returns:
-            loss, and logits (B, L, V). In training mode with labels the head runs on labelled positions only and
-            logits is None: with long inputs and few labels the logits would be most of the memory.
+            loss, and logits (B, L, V). In training mode with labels the head runs on labelled positions only, in
+            parts (`lm2.loss`), and logits is None: for long inputs they would be most of the memory.
 
         Raises:
             ValueError: as `LM2Model.forward`.
@@ -362,8 +365,7 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
     def _loss(self, h_BLD: Tensor, labels_BL: Tensor, num_items: int | Tensor | None) -> Tensor:
         target_BL = labels_BL[:, 1:].to(h_BLD.device)
         labelled = target_BL != -100
-        logits = self.lm_head(h_BLD[:, :-1][labelled]).float()
-        total = F.cross_entropy(logits, target_BL[labelled], reduction="sum")
+        total = summed_cross_entropy(self.lm_head, h_BLD[:, :-1][labelled], target_BL[labelled], self.vocab_size)
         return total / (labelled.sum().clamp_min(1) if num_items is None else num_items)
 
 

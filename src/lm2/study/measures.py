@@ -102,7 +102,7 @@ def roll_out(model: LM2ForCausalLM, cache: LM2Cache, rng: np.random.Generator, t
         bank_RND = banks[index]
         assert bank_RND is not None
         parts = memory.project(inputs[index][chosen_RS])
-        banks[index] = memory.scan(*parts, bank_RND, complete_RS, None, True)[1]
+        banks[index] = memory.scan(*parts, bank_RND, complete_RS, None, None, True)[1]
     return _with_banks(cache, banks)
 
 
