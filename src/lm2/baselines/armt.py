@@ -216,11 +216,11 @@ class ARMTForCausalLM(SegmentedForCausalLM):
             "decoder such as Llama, Mistral, Qwen, SmolLM or GPT-2."
         )
 
-    def _loss(self, logits_NV: Tensor, target_BA: Tensor, num_items: Tensor | int | None) -> Tensor:
+    def _loss(self, hidden_ND: Tensor, target_BA: Tensor, num_items: Tensor | int | None) -> Tensor:
         """The cross-entropy, and 0 reached from every parameter of the memory: a row of one segment feels no write, but
         optimizers and DDP need each gradient."""
         zero = torch.stack([parameter.float().sum() * 0 for parameter in self.memory.parameters()]).sum()
-        return super()._loss(logits_NV, target_BA, num_items) + zero
+        return super()._loss(hidden_ND, target_BA, num_items) + zero
 
 
 @dataclass(frozen=True)

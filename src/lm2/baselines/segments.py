@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import ModelOutput
+
+from lm2.loss import summed_cross_entropy
 
 # B = rows, L = columns of the call, A = columns after left-alignment (open segment first), T = segment length,
 # P = columns of the open segments, D = width, V = vocabulary, K = columns whose logits are kept, N = picked positions
@@ -215,7 +217,7 @@ class SegmentedForCausalLM(PreTrainedModel):
                 labelled.append(hidden_BTD[rows.target_BA[:, segment] != -100])
 
         head = self.get_output_embeddings()
-        loss = None if labels is None else self._loss(head(torch.cat(labelled)), rows.target_BA, num_items_in_batch)
+        loss = None if labels is None else self._loss(torch.cat(labelled), rows.target_BA, num_items_in_batch)
         logits = head(torch.cat(kept))[self._order(kept_BA, place_BK)] if wants_logits else None
         after = self._state_after(state, rows, memory) if use_cache else None
         return SegmentedOutput(loss=loss, logits=logits, past_key_values=after)
@@ -236,10 +238,11 @@ class SegmentedForCausalLM(PreTrainedModel):
                 memory = tuple(_where(complete_B, new, old) for new, old in zip(written, memory, strict=True))
             yield columns, hidden_BTD, memory
 
-    def _loss(self, logits_NV: Tensor, target_BA: Tensor, num_items: Tensor | int | None) -> Tensor:
+    def _loss(self, hidden_ND: Tensor, target_BA: Tensor, num_items: Tensor | int | None) -> Tensor:
         pieces = target_BA.split(self.config.segment_length, dim=1)
         target_N = torch.cat([piece[piece != -100] for piece in pieces])
-        total = F.cross_entropy(logits_NV.float(), target_N, reduction="sum")
+        vocabulary = self.config.backbone_config.vocab_size
+        total = summed_cross_entropy(self.get_output_embeddings(), hidden_ND, target_N, vocabulary)
         return total / (max(len(target_N), 1) if num_items is None else num_items)
 
     def _order(self, kept_BA: Tensor, place_BK: Tensor) -> Tensor:
