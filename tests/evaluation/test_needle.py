@@ -1,0 +1,168 @@
+"""Needles: samples as asked for, the rule, and the report."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm2.evaluation import needle
+from lm2.evaluation.needle import AFTER, BEFORE, NEEDLE, NeedleOptions, NeedleSource, is_right
+from lm2.evaluation.needle_report import cell
+from lm2.evaluation.statistics import wilson
+from tests.evaluation.tiny import llama, memory_model, prose, save
+
+
+@cache
+def default_source() -> NeedleSource:
+    """GPT-2's vocabulary takes a second to read."""
+    return NeedleSource(None, seed=0)
+
+
+@pytest.fixture
+def source() -> NeedleSource:
+    return default_source()
+
+
+@pytest.fixture
+def _read_once(monkeypatch):
+    """The same vocabulary for every source of a test."""
+    monkeypatch.setattr(needle.LengthTokenizer, "gpt2", lambda: default_source().tokenizer)
+
+
+def prompt(sample) -> str:
+    return BEFORE + "".join(sample.pieces()) + AFTER
+
+
+@settings(deadline=None, max_examples=30)
+@given(length=st.integers(120, 3000), depth=st.integers(0, 100), index=st.integers(0, 50))
+def test_a_sample_is_as_long_and_as_deep_as_asked(length, depth, index):
+    source = default_source()
+    sample = source.sample(length, depth, index)
+    text, planted = "".join(sample.pieces()), NEEDLE.format(key=sample.key)
+    assert text.count(planted) == 1
+    assert 10_000 <= int(sample.key) < 100_000
+    (total,) = source.tokenizer.count([prompt(sample)])
+    assert length - 15 <= total <= length + 2  # a sentence more would not fit; borders may join a token
+    before = source.tokenizer.count([text.partition(planted)[0]])[0]
+    around = total - source.tokenizer.count([BEFORE + planted + AFTER])[0]
+    assert abs(before - depth / 100 * around) <= 8
+
+
+def test_samples_follow_from_their_numbers_and_the_seed(source):
+    assert source.sample(300, 50, 1) == NeedleSource(None, seed=0).sample(300, 50, 1)
+    keys = {source.sample(300, 50, index).key for index in range(20)}
+    assert len(keys) == 20
+    assert NeedleSource(None, seed=1).sample(300, 50, 1).key != source.sample(300, 50, 1).key
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_books_stand_around_the_needle(tmp_path):
+    (tmp_path / "book.txt").write_text(prose(800))
+    source = NeedleSource(tmp_path / "book.txt", seed=0)
+    sample = source.sample(400, 50, 0)
+    text = "".join(sample.pieces())
+    assert "The grass is green." not in text
+    assert sample == NeedleSource(tmp_path / "book.txt", seed=0).sample(400, 50, 0)
+    (total,) = source.tokenizer.count([prompt(sample)])
+    assert 330 <= total <= 402
+
+
+def test_a_length_without_room_is_refused(source):
+    with pytest.raises(ValueError, match=r"--lengths names 40, and prompt and needle alone have \d\d tokens"):
+        source.sample(40, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("output", "right"),
+    [
+        ("12345.", True),
+        ("the pass key is 12345, remember", True),
+        ("123456", False),
+        ("1234", False),
+        ("54321 or 12345", False),
+        ("", False),
+        ("none", False),
+    ],
+)
+def test_the_first_number_counts(output, right):
+    assert is_right("12345", output) is right
+
+
+def test_a_cell_with_texts_that_were_too_long_has_no_number():
+    records = [{"right": True, "output": "1"}, {"right": False, "output": "2"}]
+    assert cell(records) == {
+        "n": 2,
+        "too_long": 0,
+        "right": 1,
+        "accuracy": 0.5,
+        **dict(zip(("low", "high"), wilson(1, 2), strict=True)),
+    }
+    assert cell([*records, {"right": False, "output": None}])["accuracy"] is None
+
+
+class Reader:
+    """A model that remembers the last `span` characters before the question."""
+
+    description = {"kind": "stub"}  # noqa: RUF012
+
+    def __init__(self, span: int):
+        self.span, self.asked = span, 0
+
+    def answer(self, before, pieces, after, max_new_tokens):
+        self.asked += 1
+        kept = (before + "".join(pieces))[-self.span :]
+        return kept.partition("The pass key is ")[2][:5] if "The pass key is " in kept else "forgotten"
+
+
+def options_for(out: Path, **changes) -> NeedleOptions:
+    return NeedleOptions(
+        **{"models": ("a", "b"), "lengths": (200, 400), "depths": (0, 100), "samples": 3, "out": out, **changes}
+    )
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_the_report_shows_who_remembers_how_far(tmp_path, monkeypatch):
+    readers = {"a": Reader(10**6), "b": Reader(300)}
+    monkeypatch.setattr(needle, "load_runner", lambda spec, options: readers[spec.name])
+    needle.run(options_for(tmp_path))
+    report = json.loads((tmp_path / "needle.json").read_text())
+    found = {(m["name"], one["length"], one["depth"]): one["accuracy"] for m in report["models"] for one in m["cells"]}
+    assert all(found["a", length, depth] == 1.0 for length in (200, 400) for depth in (0, 100))
+    assert found["b", 400, 0] == 0.0
+    assert found["b", 400, 100] == 1.0
+    assert (tmp_path / "needle.png").read_bytes().startswith(b"\x89PNG")
+    assert "| 0 % | 100.0 (44-100) | 100.0 (44-100) |" in (tmp_path / "needle.md").read_text()
+    asked = readers["a"].asked
+    needle.run(options_for(tmp_path, samples=4))  # more samples: only the new ones are asked
+    assert readers["a"].asked == asked + 4
+    with pytest.raises(ValueError, match="seed: 0 then, 1 now"):
+        needle.run(options_for(tmp_path, seed=1))
+
+
+def test_real_models_and_a_text_too_long_for_one(tmp_path):
+    models = [
+        f"{kind}={save(model, tmp_path / kind)}" for kind, model in (("lm2", memory_model("lm2")), ("plain", llama()))
+    ]
+    needle.run(options_for(tmp_path / "out", models=(*models, f"cut={tmp_path / 'plain'}@last:150"), samples=1))
+    report = json.loads((tmp_path / "out/needle.json").read_text())
+    lm2, plain, cut = (model["cells"] for model in report["models"])
+    assert all(one["accuracy"] is not None for one in (*lm2, *cut))
+    assert all(one["too_long"] == 1 for one in plain)  # 256 positions
+    assert "too long: 1 of 1" in (tmp_path / "out/needle.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"depths": (50, 101)}, "--depths names 101"),
+        ({"samples": 0}, "--samples is 0"),
+        ({"lengths": ()}, "there are 0 lengths and 2 depths"),
+        ({"seed": -1}, "--seed is -1"),
+    ],
+)
+def test_options_that_cannot_be(wrong, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        options_for(tmp_path, **wrong)
