@@ -208,7 +208,7 @@ class WhereIsWhat(StoryTask):
 
     @cached_property
     def _short(self) -> TrainingRows:
-        return TrainingRows(self.name, self.tokenizer, self.pool, max_facts=4, questions=3, fact_density=1.0)
+        return TrainingRows(self.name, self.tokenizer, self.pool, max_facts=3, questions=3, fact_density=1.0)
 
     @cached_property
     def _scattered(self) -> TrainingRows:
