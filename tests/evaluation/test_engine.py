@@ -18,6 +18,7 @@ from lm2_command import main
 from tests.evaluation import tiny
 
 ROOT = Path(__file__).parents[2]
+SOURCE = BabilongConfig.source
 SMALL = ("--tasks", "qa1", "qa7", "--lengths", "0k", "--samples", "3", "--max-new-tokens", "3")
 
 
@@ -185,17 +186,28 @@ def test_a_sample_is_known_by_its_facts_and_their_places(background):
 
 
 @pytest.mark.dist
-def test_two_processes_find_what_one_finds(models, tmp_path):
-    """Through torchrun, with the built-in background; the pairs of samples are shared out."""
-    flags = ["eval", "babilong", *models, *SMALL, "--samples", "5"]
+def test_two_processes_find_what_one_finds(models, tmp_path, monkeypatch):
+    """Through torchrun; the pairs of samples are shared out."""
+    monkeypatch.setattr(BabilongConfig, "source", SOURCE)
+    book = tmp_path / "book.txt"
+    book.write_text(tiny.prose(20))
+    flags = ["--samples", "3", "--tasks", "qa1", "--background", str(book)]
+    assert run(models[1:], tmp_path / "alone", *flags) == 0
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for start, out in ((launcher, "both"), ([sys.executable], "alone")):
-        command = [*start, "-m", "lm2_command", *flags, "--out", str(tmp_path / out)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "lm2_command",
+    ]
+    command = [*launcher, "eval", "babilong", models[1], *SMALL, *flags, "--out", str(tmp_path / "both")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     both, alone = load(tmp_path / "both"), load(tmp_path / "alone")
     assert without_times(both) == without_times(alone)
     shares = [len(path.read_text().splitlines()) - 1 for path in sorted((tmp_path / "both/answers/lm2").iterdir())]
-    assert shares == [2 * 3 * 5, 2 * 2 * 5]
+    assert shares == [2 * 5, 1 * 5]
