@@ -71,6 +71,13 @@ def test_the_table_shows_the_results(results):
         assert example["right_answer"] in example["fact"]
 
 
+def test_the_page_has_every_accuracy_and_the_picture(options, results):
+    page = (options.out / "results.md").read_text(encoding="utf-8")
+    assert all(percent(row) in page for row in results["accuracy"])
+    assert "![Accuracy against distance](accuracy.png)" in page
+    assert f"| steps | {results['training']['base']['steps']} |" in page
+
+
 def test_all_that_a_reader_needs_is_in_the_results(options, results):
     assert results["options"] == options.to_json()
     assert results["recipe"]["segment_length"] == 32

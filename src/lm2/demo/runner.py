@@ -20,6 +20,7 @@ from lm2.demo.config import DemoConfig
 from lm2.demo.contender import ANSWERS_FILE, SETTINGS_FILE, read_answers, steps_done
 from lm2.demo.figure import FIGURE_FILE, draw
 from lm2.demo.material import prepare_evaluation, prepare_training, sources_of
+from lm2.demo.page import PAGE_FILE, save_page
 from lm2.demo.recipe import CONTENDERS, NAMES, Recipe, recipe_of
 from lm2.demo.report import RESULTS_FILE, collect, save, show
 from lm2.files import replacing
@@ -58,9 +59,11 @@ def run(options: DemoConfig) -> None:
     results = collect(options)
     save(options, results)
     draw(options, results)
+    save_page(options, results)
     show(results, console)
     model = options.out / "lm2" / "model"
-    console.print(f"\nSaved: {options.out / RESULTS_FILE}, {options.out / FIGURE_FILE}, {model}", soft_wrap=True)
+    saved = [options.out / name for name in (RESULTS_FILE, PAGE_FILE, FIGURE_FILE)]
+    console.print(f"\nSaved: {', '.join(map(str, saved))}, {model}", soft_wrap=True)
 
 
 def processes() -> int:
