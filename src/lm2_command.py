@@ -45,10 +45,25 @@ COMMANDS = {
         "continue a prompt, with a memory that can be kept in a file",
         'lm2 generate smollm2-lm2 "What is the capital of France?" --chat',
     ),
+    "export": Command(
+        "lm2.cli.export",
+        "make a model folder of a training checkpoint, whole or in shards",
+        "lm2 export runs/one/checkpoint-1000 my-lm2",
+    ),
     "info": Command(
         "lm2.cli.info",
         "count a model's parameters and the bytes of its state",
         "lm2 info lm2-1.7b",
+    ),
+    "data prepare": Command(
+        "lm2.cli.data_prepare",
+        "tokenize documents (files, folders, the hub) into a store for training",
+        "lm2 data prepare books=books/train.jsonl.gz --tokenizer SmolLM2-135M-Instruct.gguf --out data/books",
+    ),
+    "data check": Command(
+        "lm2.cli.data_check",
+        "read a whole token store, and name a shard that is corrupt",
+        "lm2 data check data/books",
     ),
     "eval mmlu": Command(
         "lm2.cli.eval_mmlu",
