@@ -145,21 +145,32 @@ def test_answers_to_other_samples_are_refused(models, tmp_path, monkeypatch, cap
 
 
 def test_a_prompt_that_is_too_long_marks_its_cell(models, tmp_path, capsys):
-    assert run(models, tmp_path, "--lengths", "0k", "1k", "--tasks", "qa1", "--controls", "reset") == 0
+    assert run(models[:1], tmp_path, "--lengths", "0k", "1k", "--tasks", "qa1") == 0
     cells = {(c["model"], c["length"], c["condition"]): c for c in load(tmp_path)["cells"]}
     assert cells["llama", "0k", "plain"]["accuracy"] is not None
     long = cells["llama", "1k", "plain"]
     assert (long["accuracy"], long["too_long"], long["n"]) == (None, 3, 3)
-    assert cells["lm2", "1k", "carried"]["accuracy"] is not None
     assert "too long: 3 of 3" in (tmp_path / "report.md").read_text()
     reasons = [record["too_long"] for record in records(tmp_path) if record["output"] is None]
     assert len(reasons) == 3
     assert "the model takes 256" in reasons[0]
 
 
+def test_lengths_and_models_can_have_their_own_number_of_samples(models, tmp_path):
+    flags = ("--tasks", "qa1", "--lengths", "0k", "1k", "--samples", "4", "2")
+    assert run([models[0], f"last={models[0]}@last:200#1"], tmp_path, *flags) == 0
+    report = load(tmp_path)
+    assert {(c["model"], c["length"], c["n"]) for c in report["cells"]} == {
+        ("llama", "0k", 4), ("llama", "1k", 2), ("last", "0k", 1), ("last", "1k", 1)
+    }  # fmt: skip
+    assert {c["length"]: c["n"] for c in report["constant"]} == {"0k": 4, "1k": 2}
+    assert report["samples"]["asked_per_cell"] == [4, 2]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--samples", "3", "4"), "--samples has 2 numbers and --lengths 1"),
         (("--tasks", "qa21"), "Unknown task 'qa21'"),
         (("--lengths", "1x"), "Unknown length '1x'"),
         (("--samples", "0"), "--samples is 0: it must be at least 1"),

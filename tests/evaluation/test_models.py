@@ -23,6 +23,8 @@ from tests.evaluation import tiny
         ("m@rag", ModelSpec("m@rag", "m", "rag", 5)),
         ("m@rag:3", ModelSpec("m@rag:3", "m", "rag", 3)),
         ("a b=org/model@rag:3", ModelSpec("a b", "org/model", "rag", 3)),
+        ("m@rag:3#20", ModelSpec("m@rag:3", "m", "rag", 3, 20)),
+        ("mine=m#5", ModelSpec("mine", "m", samples=5)),
         ("./user@host/model", ModelSpec("model", "./user@host/model")),
     ],
 )
@@ -46,6 +48,7 @@ def test_a_path_that_looks_like_a_spec_is_a_path(tmp_path, monkeypatch):
         ("m@full:3", "full takes no number"),
         ("m@last", "last needs a number of at least 1, such as @last:512"),
         ("m@window:0", "window needs a number of at least 1"),
+        ("m#0", "'m#0' asks for 0 samples of a cell: give at least 1"),
         ("m@rag:x", "rag needs a number of at least 1, such as @rag:5"),
     ],
 )
@@ -58,6 +61,9 @@ def test_names_are_all_different():
     assert [spec.name for spec in parse_specs(["m", "b=m", "m@rag"])] == ["m", "b", "m@rag"]
     with pytest.raises(ValueError, match=r"2 models, and 'm' is the name of two: write NAME=SOURCE"):
         parse_specs(["m", "org/m"])
+    assert parse_specs(["m#3"], limits=True)[0].samples == 3
+    with pytest.raises(ValueError, match="m#3: this evaluation asks every model the same; leave out the #"):
+        parse_specs(["m#3"])
     with pytest.raises(ValueError, match="no model was given"):
         parse_specs([])
 

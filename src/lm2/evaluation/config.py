@@ -20,9 +20,9 @@ Control = Literal["reset", "frozen", "exchanged"]
 class BabilongConfig:
     """Ask models BABILong's questions about long texts, and write a report.
 
-    A MODEL is [NAME=]SOURCE[@KIND[:NUMBER]]: a folder, GGUF file or hub name, asked with @full attention (plain models
-    when no kind is given), on the @last:L tokens, with a sliding @window:W, or with retrieval @rag:K. Models with a
-    memory read segment by segment.
+    A MODEL is [NAME=]SOURCE[@KIND[:NUMBER]][#SAMPLES]: a folder, GGUF file or hub name, asked with @full attention
+    (plain models when no kind is given), on the @last:L tokens, with a sliding @window:W, or with retrieval @rag:K.
+    Models with a memory read segment by segment. #20 asks a model only the first 20 samples of each cell.
     """
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL...")]
@@ -33,8 +33,8 @@ class BabilongConfig:
     """Tasks, qa1 to qa20."""
     lengths: tuple[str, ...] = ("0k", "1k", "2k", "4k")
     """Lengths of the texts in GPT-2 tokens, 0k to 10M."""
-    samples: int | None = None
-    """Samples of each cell; all of the set when not given."""
+    samples: tuple[int, ...] | None = None
+    """Samples of each cell, one number or one for each length; all of the set when not given."""
     sample_set: Literal["100", "1000"] = "100"
     """Of which released set the samples made here are the rows."""
     released: str | None = None
@@ -88,8 +88,7 @@ class BabilongConfig:
             n_tokens(length)
         if not self.tasks or not self.lengths:
             raise ValueError(f"at least 1 task and 1 length are needed, not {len(self.tasks)} and {len(self.lengths)}")
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"--samples is {self.samples}: it must be at least 1")
+        self._check_samples()
         if self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens is {self.max_new_tokens}: it must be at least 1")
         if self.released is not None and (self.background or self.babi) is not None:
@@ -99,6 +98,16 @@ class BabilongConfig:
         for option, path in (("--babi", self.babi), ("--background", self.background)):
             if path is not None and not path.exists():
                 raise FileNotFoundError(f"{option}: there is nothing at {path}: give an existing folder or file")
+
+    def _check_samples(self) -> None:
+        if self.samples is None:
+            return
+        if len(self.samples) not in (1, len(self.lengths)):
+            raise ValueError(
+                f"--samples has {len(self.samples)} numbers and --lengths {len(self.lengths)}: give one, or one each"
+            )
+        if min(self.samples) < 1:
+            raise ValueError(f"--samples is {min(self.samples)}: it must be at least 1")
 
     def source(self) -> "LocalBabilong | HubBabilong":
         """Where the samples come from."""
@@ -113,9 +122,11 @@ class BabilongConfig:
 
     def cells(self, source: "SampleSource") -> "Iterator[tuple[tuple[str, str], list[Sample]]]":
         """((task, length), samples) of every cell."""
+        limits = self.samples or (None,)
+        limits = limits * len(self.lengths) if len(limits) == 1 else limits
         for task in self.tasks:
-            for length in self.lengths:
-                yield (task, length), list(islice(source.samples(task, length), self.samples))
+            for length, limit in zip(self.lengths, limits, strict=True):
+                yield (task, length), list(islice(source.samples(task, length), limit))
 
     def runner_options(self) -> "RunnerOptions":
         """What all models have in common."""

@@ -67,25 +67,19 @@ def evaluate(config: BabilongConfig, source: SampleSource) -> list[Asked]:
     Raises:
         ValueError: a model or the samples cannot be had, or answers of other settings are in the folder.
     """
-    specs = parse_specs(config.models)
+    specs = parse_specs(config.models, limits=True)
     console = Console(quiet=share()[0] > 0)
     cells = dict(config.cells(source))
     asked = []
     for spec in specs:
         runner = load_runner(spec, config.runner_options())
         records = Records(answers_folder(config.out, spec.name), settings_of(config, source, runner))
-        ask(runner, jobs(runner, cells, config.controls), records, config, console)
-        keys = [
-            (*cell, sample.index, c) for cell, found in cells.items() for sample in found for c in _of(runner, config)
-        ]
-        asked.append((spec.name, runner.description, records, keys))
+        whole = jobs(conditions(runner, config.controls), cells, spec.samples)
+        ask(runner, mine(whole), records, config, console)
+        asked.append((spec.name, runner.description, records, [job.key for job in whole]))
         del runner  # the next model needs its place
     wait_for_all()
     return [Asked(name, facts, _wanted(records, keys)) for name, facts, records, keys in asked]
-
-
-def _of(runner: Runner, config: BabilongConfig) -> tuple[str, ...]:
-    return conditions(runner, config.controls)
 
 
 def _wanted(records: Records, keys: list[tuple[str, str, int, str]]) -> list[dict[str, Any]]:
@@ -105,21 +99,22 @@ def settings_of(config: BabilongConfig, source: SampleSource, runner: Runner) ->
     return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
 
-def jobs(runner: Runner, cells: dict[Cell, list[Sample]], controls: Sequence[str]) -> list[Job]:
-    """This process's questions, sample by sample.
-
-    Neighbours (2i and 2i + 1) go to the same process, since each is asked with the other's memory.
-    """
-    rank, world = share()
+def jobs(asked: Sequence[str], cells: dict[Cell, list[Sample]], limit: int | None = None) -> list[Job]:
+    """All questions under the conditions `asked`, sample by sample; of each cell the first `limit` samples."""
     found = []
     for cell, samples in cells.items():
         by_index = {sample.index: sample for sample in samples}
-        for sample in samples:
-            if sample.index // 2 % world == rank:
-                neighbour = partner(sample.index, by_index)
-                other = None if neighbour is None else by_index[neighbour]
-                found += [Job(cell, sample, condition, other) for condition in conditions(runner, controls)]
+        for sample in samples[:limit]:
+            neighbour = partner(sample.index, by_index)
+            other = None if neighbour is None else by_index[neighbour]
+            found += [Job(cell, sample, condition, other) for condition in asked]
     return found
+
+
+def mine(whole: Sequence[Job]) -> list[Job]:
+    """This process's share. Neighbours (2i and 2i + 1) stay together, since each is asked with the other's memory."""
+    rank, world = share()
+    return [job for job in whole if job.sample.index // 2 % world == rank]
 
 
 def ask(runner: Runner, todo: list[Job], records: Records, config: BabilongConfig, console: Console) -> None:

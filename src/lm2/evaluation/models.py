@@ -1,13 +1,14 @@
 """Which model answers, and how: the words on the command line, and the runner they stand for.
 
-A model is written `[NAME=]SOURCE[@KIND[:NUMBER]]`. SOURCE is a folder, a GGUF file or a hub name; KIND is
+A model is written `[NAME=]SOURCE[@KIND[:NUMBER]][#SAMPLES]`. SOURCE is a folder, a GGUF file or a hub name; KIND is
 
     full       the whole prompt under full attention (what a plain model does without a KIND)
     last:L     the last L tokens only: the context is cut from the left, instruction and question stay
     window:W   sliding-window attention over W tokens, in constant memory
     rag:K      the K passages of the context nearest to the question, then as full
 
-and models with a memory (LM2, RMT, ARMT) take no KIND: they read segment by segment in constant memory.
+and models with a memory (LM2, RMT, ARMT) take no KIND: they read segment by segment in constant memory. A slow model
+can be asked fewer questions than the others: #20 is the first 20 samples of each cell.
 """
 
 import hashlib
@@ -67,12 +68,13 @@ class MemoryRunner(Protocol):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as it was named: `source` with `kind` (None: the model's own way) and its number."""
+    """A model as it was named: `source` with `kind` (None: the model's own way) and its number; `samples` at most."""
 
     name: str
     source: str
     kind: str | None = None
     number: int | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ class RunnerOptions:
 
 
 def parse_spec(text: str) -> ModelSpec:
-    """Read `[NAME=]SOURCE[@KIND[:NUMBER]]`; without a NAME it is made of the source's last part and the kind.
+    """Read `[NAME=]SOURCE[@KIND[:NUMBER]][#SAMPLES]`; without a NAME it is made of the source's last part and the kind.
 
     Raises:
         ValueError: no source, an unknown kind, or a number that is missing, not wanted, or below 1.
     """
+    text, limit = _limit(text)
     found = NAME.fullmatch(text.strip())
     name, rest = found.groups() if found else (None, "")
     if name is not None and Path(text).exists():  # a path with an = in it
@@ -104,7 +107,16 @@ def parse_spec(text: str) -> ModelSpec:
         raise ValueError(f"a model is [NAME=]SOURCE[@KIND[:NUMBER]], and {text!r} has no source: give a folder or name")
     kind, number = _kind(ending, text) if at and ending else (None, None)
     label = Path(source).name.removesuffix(".gguf") + (f"@{ending}" if kind else "")
-    return ModelSpec(name or label, source, kind, number)
+    return ModelSpec(name or label, source, kind, number, limit)
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    rest, mark, digits = text.rpartition("#")
+    if not mark or not digits.isdecimal() or Path(text).exists():
+        return text, None
+    if int(digits) < 1:
+        raise ValueError(f"{text!r} asks for {digits} samples of a cell: give at least 1, such as #20")
+    return rest, int(digits)
 
 
 def _kind(ending: str, text: str) -> tuple[str, int | None]:
@@ -121,13 +133,16 @@ def _kind(ending: str, text: str) -> tuple[str, int | None]:
     return kind, number
 
 
-def parse_specs(texts: Iterable[str]) -> list[ModelSpec]:
-    """All specs of a command line.
+def parse_specs(texts: Iterable[str], *, limits: bool = False) -> list[ModelSpec]:
+    """All specs of a command line; `limits` says whether #SAMPLES means something there.
 
     Raises:
-        ValueError: as `parse_spec`, none at all, or two of one name.
+        ValueError: as `parse_spec`, none at all, two of one name, or a #SAMPLES where it means nothing.
     """
     specs = [parse_spec(text) for text in texts]
+    for spec in specs:
+        if spec.samples is not None and not limits:
+            raise ValueError(f"{spec.name}#{spec.samples}: this evaluation asks every model the same; leave out the #")
     names = [spec.name for spec in specs]
     if not names:
         raise ValueError("no model was given: name at least one folder, GGUF file or hub name")

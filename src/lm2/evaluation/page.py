@@ -71,8 +71,8 @@ def _explanation(report: dict[str, Any]) -> str:
     samples = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
     return (
         f"Right answers in %, in brackets 95 % intervals (Wilson). Rule: {report['rule']} ({RULES[report['rule']]}). "
-        f"{samples} samples a cell, the same for every model; the JSON file has the numbers of all four rules. "
-        "Constant answer: the best answer that is always the same. Question only: asked without the text."
+        f"{samples} samples a cell, the same ones for every model (its first ones where it was asked fewer); the JSON "
+        "file has the numbers of all four rules. Constant answer: the best answer that is always the same. Question only: asked without the text."
     )
 
 
@@ -204,4 +204,6 @@ def _facts(values: dict[str, Any]) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, (int, float)) and abs(value) >= 10_000 else str(value)

@@ -32,19 +32,18 @@ Rows = list[dict[str, Any]]
 def collect(config: BabilongConfig, samples: dict[str, Any], asked: Sequence[Asked]) -> dict[str, Any]:
     """The report of a finished run. `samples` is the description of their source."""
     cells = [cell for model in asked for cell in cells_of(model, config.rule)]
-    first = asked[0]
-    mains = [record for record in first.records if record["key"][3] in MAIN]
+    mains = {tuple(r["key"][:3]): r for model in asked for r in model.records if r["key"][3] in MAIN}
     report = {
         "kind": KIND,
         "schema": SCHEMA,
         "rule": config.rule,
-        "samples": {**samples, "asked_per_cell": config.samples or "all"},
+        "samples": {**samples, "asked_per_cell": list(config.samples or ()) or "all"},
         "prompt": config.prompt_settings(),
         "conditions": MEANINGS,
         "environment": environment(),
         "models": {model.name: {**model.description, "seconds": _seconds(model.records)} for model in asked},
         "cells": cells,
-        "constant": constants(mains, config.rule),
+        "constant": constants(list(mains.values()), config.rule),
         "distance": [row for model in asked for row in by_distance(model, config.rule)],
     }
     return {**report, "means": means(report)}
