@@ -183,6 +183,11 @@ class LM2Config(PreTrainedConfig):
         return cls(**{**PRESETS[name], **overrides})
 
     @property
+    def base_model_tp_plan(self) -> dict[str, Any] | None:
+        """How tensor parallelism splits the backbone: as in its family. A memory stays whole in each process."""
+        return FAMILY_CONFIGS[self.base_model_type].base_model_tp_plan
+
+    @property
     def memory_indices(self) -> tuple[int, ...]:
         """The blocks that have a bank, in order."""
         blocks = range(self.num_hidden_layers) if self.memory_layers is None else self.memory_layers

@@ -305,6 +305,7 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
     """LM2 with a language-model head: training, scoring and `generate`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
     accepts_loss_kwargs = True
 
     def __init__(self, config: LM2Config):

@@ -76,3 +76,11 @@ def test_errors_name_the_values(fields, message):
 def test_stage_errors_name_the_values(fields):
     with pytest.raises(ValueError, match=rf"steps={fields['steps']}, rows=32"):
         Stage(**fields)
+
+
+def test_a_field_that_an_older_description_lacks_has_its_default():
+    older = a_run().describe()
+    del older["gate_learning_rate_factor"], older["schedule"]
+    assert differences(older, a_run().describe()) == []
+    changed = a_run(gate_learning_rate_factor=0.5).describe()
+    assert differences(older, changed) == ["gate_learning_rate_factor: 1.0 then, 0.5 now"]

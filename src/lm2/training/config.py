@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 VOLATILE = frozenset(
     {"output_dir", "log_every", "save_every", "keep_checkpoints", "report_to", "evaluation", "evaluation_every"}
-    | {"data_workers"}
+    | {"data_workers", "max_skipped_steps", "held_out", "watch_every", "device_flops"}
 )
 """Fields of a run that may change between a checkpoint and its continuation, because no weight depends on them."""
 
@@ -27,6 +27,7 @@ VOLATILE = frozenset(
 RATES = (
     "learning_rate",
     "memory_learning_rate_factor",
+    "gate_learning_rate_factor",
     "weight_decay",
     "muon_learning_rate",
     "muon_weight_decay",
@@ -88,6 +89,8 @@ class RunConfig:
     """Peak learning rate"""
     memory_learning_rate_factor: float = 1.0
     """The memory's learning rate is this times the others'"""
+    gate_learning_rate_factor: float = 1.0
+    """The gates' learning rate is this times the memory's"""
     weight_decay: float = 0.01
     """Of matrices; norms, biases, gates and initial memories have none"""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -100,6 +103,8 @@ class RunConfig:
     """Of Muon's matrices"""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them"""
+    max_skipped_steps: int = 10
+    """Steps in a row whose gradient may be infinite or no number: they change no weight, and one more ends the run"""
     schedule: Literal["cosine", "linear", "constant", "trapezoid"] = "cosine"
     """Learning rate after the warm-up; "trapezoid" stays at the peak and falls linearly over the last 30 %"""
     warmup_steps: int = 100
@@ -126,6 +131,14 @@ class RunConfig:
     """Measures the model at a step; its numbers go to the log. It leaves no trace in training"""
     evaluation_every: int | None = None
     """Steps between evaluations; the last step is always evaluated"""
+    held_out: Callable[[], dict[str, Tensor]] | None = None
+    """Makes rows to watch the memory on, unpadded, that no step trains on: see `lm2.training.watching`"""
+    watch_every: int | None = None
+    """Steps between looks at the held-out rows; the last step is always looked at"""
+    device_flops: float | None = None
+    """Peak operations per second of one device, for MFU; None knows some GPUs in bfloat16"""
+    lanes: bool = False
+    """Rows go on from step to step with their banks: see `lm2.training.lanes`"""
     data_workers: int = 0
     """Processes that make batches ahead of time"""
 
@@ -133,21 +146,27 @@ class RunConfig:
         for name in ("accumulation", "log_every", "save_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in (*RATES, "max_grad_norm", "warmup_steps"):
+        for name in (*RATES, "max_grad_norm", "max_skipped_steps", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if not self.stages:
             raise ValueError("stages is empty, so the run has 0 steps: give at least one Stage.")
-        if (self.evaluation is None) != (self.evaluation_every is None):
-            raise ValueError(
-                "evaluation and evaluation_every go together, got "
-                f"{_plain(self.evaluation)} and {self.evaluation_every}: set both or neither."
-            )
+        _check_pair("evaluation", self.evaluation, "evaluation_every", self.evaluation_every)
+        _check_pair("held_out", self.held_out, "watch_every", self.watch_every)
+        if self.lanes:
+            self._check_lanes()
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps must be below the run's steps, got {self.warmup_steps} of {self.steps}: shorten the "
                 "warm-up or lengthen a stage."
             )
+
+    def _check_lanes(self) -> None:
+        rows = sorted({stage.rows for stage in self.stages})
+        if len(rows) > 1:
+            raise ValueError(f"Lanes go on from step to step, so all stages need the same rows, got {rows}.")
+        if self.training_forward is not None:
+            raise ValueError(f"Lanes have a forward of their own, got {_plain(self.training_forward)}: use one.")
 
     @property
     def steps(self) -> int:
@@ -172,9 +191,21 @@ class RunConfig:
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What in two descriptions of runs would change the weights, one text per field."""
+    """What in two descriptions of runs would change the weights, one text per field.
+
+    A field that a description does not name, because it was written before the field was there, has its default.
+    """
+    defaults = {field.name: _plain(field.default) for field in dataclasses.fields(RunConfig)}
+    saved, now = {**defaults, **saved}, {**defaults, **now}
     names = sorted((saved.keys() | now.keys()) - VOLATILE)
     return [f"{n}: {saved.get(n)} then, {now.get(n)} now" for n in names if saved.get(n) != now.get(n)]
+
+
+def _check_pair(name: str, value: Any, interval_name: str, interval: int | None) -> None:
+    if (value is None) != (interval is None):
+        raise ValueError(
+            f"{name} and {interval_name} go together, got {_plain(value)} and {interval}: set both or neither."
+        )
 
 
 def _plain(value: Any) -> Any:

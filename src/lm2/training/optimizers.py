@@ -1,6 +1,7 @@
 """What updates which weights.
 
-AdamW has groups: no weight decay on norms, biases, gates and initial memories; the memory has its own learning rate.
+AdamW has groups: no weight decay on norms, biases, gates and initial memories; the memory has its own learning rate,
+and its gates, where their factor says so, have another.
 With `optimizer="muon"` the matrices between embedding and head get Muon instead, whose update gives every direction of
 the gradient the same weight: what few tokens ask for is learned as soon as what most tokens share.
 
@@ -33,33 +34,42 @@ def make_optimizer(model: nn.Module, run: RunConfig) -> Optimizer:
 def parameter_groups(model: nn.Module, run: RunConfig) -> list[dict[str, Any]]:
     """Groups of parameters, base before memory, each with its rates and whether it is Muon's.
 
-    Memory is what has `memory` in its name's path. Decayed are matrices that belong to no norm, gate or initial memory,
-    and of these Muon, if the run has it, takes all but embedding and head.
+    Memory is what has `memory` in its name's path, gates are its modules whose class is named so. Decayed are matrices
+    that belong to no norm, gate or initial memory, and of these Muon, if the run has it, takes all but embedding and
+    head. Parameters that are treated alike share a group.
     """
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool, bool], list[nn.Parameter]] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
         undecayed = type(module).__name__.endswith(UNDECAYED_OWNERS)
+        own_rate = type(module).__name__.endswith("Gate") and run.gate_learning_rate_factor != 1
         for name, parameter in module.named_parameters(prefix=path, recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 parts = name.split(".")
                 decayed = parameter.ndim >= 2 and not undecayed
                 muon = run.optimizer == "muon" and decayed and parameter.ndim == 2 and not set(parts) & set(ENDS)
-                groups.setdefault(("memory" in parts, muon, decayed), []).append(parameter)
+                memory = is_memory(name)
+                groups.setdefault((memory, muon, decayed, memory and own_rate), []).append(parameter)
     return [_group(run, groups[key], *key) for key in sorted(groups)]
 
 
-def _group(run: RunConfig, parameters: list[nn.Parameter], memory: bool, muon: bool, decayed: bool) -> dict[str, Any]:
+def is_memory(name: str) -> bool:
+    """Whether a parameter of this name belongs to a memory."""
+    return "memory" in name.split(".")
+
+
+def _group(
+    run: RunConfig, parameters: list[nn.Parameter], memory: bool, muon: bool, decayed: bool, gate: bool
+) -> dict[str, Any]:
     rate, decay = run.learning_rate, run.weight_decay
     if muon:
         rate, decay = run.muon_learning_rate, run.muon_weight_decay
-    return {
-        "params": parameters,
-        "lr": rate * (run.memory_learning_rate_factor if memory else 1.0),
-        "weight_decay": decay if decayed else 0.0,
-        "muon": muon,
-    }
+    if memory:
+        rate *= run.memory_learning_rate_factor
+    if gate:
+        rate *= run.gate_learning_rate_factor
+    return {"params": parameters, "lr": rate, "weight_decay": decay if decayed else 0.0, "muon": muon}
 
 
 class Together(Optimizer):

@@ -3,19 +3,23 @@
 * Rows by arithmetic: the batch of a pass is a function of its number, so a resumed run reads the very next rows.
 * Optimisers: see `lm2.training.optimizers`.
 * Checkpoints are written beside and renamed, and hold `lm2_run.json`; a run with other settings does not resume them.
-* After construction it checks that the parallelism that was asked for is real (Accelerate drops FSDP on CPUs silently).
+* It checks that the parallelism that was asked for is real, after construction and again when the model is wrapped
+  (Accelerate drops FSDP on CPUs silently).
+* Broken gradients, speed, lanes and what the memory does have modules of their own.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
 import random
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +32,18 @@ from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging as hf_logging
 
 from lm2.files import replacing
-from lm2.training.callbacks import Evaluations, JsonlLog, ProgressBar
+from lm2.modeling import LM2ForCausalLM
+from lm2.training.callbacks import AtBegin, Every, JsonlLog, ProgressBar, Watching
 from lm2.training.config import BatchRequest, RunConfig, differences
+from lm2.training.gradients import SkippedSteps, group_norms
+from lm2.training.lanes import Lanes
 from lm2.training.optimizers import make_optimizer
+from lm2.training.sharding import check_in_force, policy
+from lm2.training.speed import Speed
+from lm2.training.watching import has_segments
 
 RUN_FILE = "lm2_run.json"
-LOG_FILE = "log.jsonl"
+LOG_FILE, WATCH_FILE = "log.jsonl", "watch.jsonl"
 SCHEDULES = {
     "cosine": "cosine",
     "linear": "linear",
@@ -41,6 +51,8 @@ SCHEDULES = {
     "trapezoid": "warmup_stable_decay",
 }
 TRAPEZOID_FALL = 0.3
+TRACKERS = {"tensorboard": "train", "trackio": "track", "wandb": "track"}
+"""Trackers, and the extra that brings each."""
 
 
 def train(run: RunConfig, *, resume: bool = False) -> LM2Trainer:
@@ -76,17 +88,32 @@ class LM2Trainer(Trainer):
         self.run = run
         self._checkpoint_root: Path | None = None
         _check_sharding_can_start(run)
+        _check_trackers(run)
         super().__init__(model=model, args=_arguments(run, model))
         self.model_accepts_loss_kwargs = True  # every model here divides by num_items_in_batch itself
         _check_parallelism(run, self)
+        if run.fsdp:
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy(run.bf16)
         self.remove_callback(PrinterCallback)
+        self.add_callback(AtBegin(lambda: check_in_force(self.model_wrapped, run.fsdp, self.args.world_size)))
         self.add_callback(JsonlLog(run.output_dir / LOG_FILE))
         self.add_callback(ProgressBar())
-        if run.evaluation_every is not None:
-            self.add_callback(Evaluations(self, run.evaluation_every))
+        self._add_measurements()
         if self.args.should_save:
             _write_json(run.output_dir / RUN_FILE, _run_record(run))
-        self._tokens, self._since = 0, time.perf_counter()
+        self._speed = Speed(run, model, self.args.world_size)
+        self._skipped, self._norms = SkippedSteps(run.max_skipped_steps), {}
+        self._lanes = Lanes(_lanes_config(model), run.accumulation) if run.lanes else None
+
+    def _add_measurements(self) -> None:
+        run = self.run
+        if run.evaluation is not None and run.evaluation_every is not None:
+            self.add_callback(Every(run.evaluation_every, partial(self._measure, run.evaluation, "eval_")))
+        if run.held_out is not None and run.watch_every is not None:
+            if not has_segments(self.model):
+                raise ValueError(f"held_out needs a model with segments, got {type(self.model).__name__}: set it None.")
+            watching = Watching(self, run.held_out, run.output_dir / WATCH_FILE)
+            self.add_callback(Every(run.watch_every, partial(self._measure, watching, "watch_")))
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches from the pass after the last finished step on, made for this process alone."""
@@ -102,6 +129,8 @@ class LM2Trainer(Trainer):
 
     def training_forward(self, model: nn.Module, batch: dict[str, Any], step: int) -> Any:
         """One pass: an output whose `loss` is the sum over labels divided by `batch["num_items_in_batch"]`."""
+        if self._lanes is not None:
+            return self._lanes.forward(model, batch, step)
         if self.run.training_forward is not None:
             return self.run.training_forward(model, batch, step)
         return model(**batch, use_cache=False)
@@ -114,39 +143,60 @@ class LM2Trainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
-        self._tokens += inputs["input_ids"].numel() * self.args.world_size
-        return super().training_step(model, inputs, num_items_in_batch)
+        self._speed.count(*inputs["input_ids"].shape)
+        self._skipped.begin(self.state.global_step, self._tr_loss)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients and (self.state.global_step + 1) % self.run.log_every == 0:
+            self._norms = group_norms(model)  # before they are scaled down
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        skips = self._skipped.check(model, norm, self._tr_loss, self.state.global_step)
+        if skips and self._lanes is not None:
+            self._lanes.undo()
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            now = time.perf_counter()
-            logs["tokens_per_second"] = round(self._tokens / max(now - self._since, 1e-9), 1)
+            self._skipped.log(logs)
+            logs.update({name: norm.item() for name, norm in self._norms.items()})
+            self._speed.log(logs)
             logs["segments"] = self.run.segments_at(self.state.global_step - 1)
-            self._tokens, self._since = 0, now
         for uncounted in ("total_flos", "train_samples_per_second"):  # rows and operations that HF did not see
             logs.pop(uncounted, None)
         super().log(logs, start_time)
 
-    def run_evaluation(self) -> dict[str, float]:
+    def _measure(self, measurement: Callable[[Any, int], Mapping[str, float]], prefix: str) -> None:
         """Measure and log, leaving random numbers, training mode and the speed measurement as they were."""
-        model, evaluation = self.model, self.run.evaluation
+        model = self.model
         assert model is not None
-        assert evaluation is not None
         began, was_training, python_state = time.perf_counter(), model.training, random.getstate()
         with torch.random.fork_rng(), torch.no_grad():
-            metrics = evaluation(model.eval(), self.state.global_step)
+            metrics = measurement(model.eval(), self.state.global_step)
         random.setstate(python_state)
         model.train(was_training)
-        logs = {f"eval_{name}": float(value) for name, value in metrics.items()}
         log_is_due = self.control.should_log
-        self.log(dict(logs))
+        self.log({prefix + name: float(value) for name, value in metrics.items()})
         self.control.should_log = log_is_due  # logging clears it, but the step's own log is still to come
-        self._since += time.perf_counter() - began
-        return logs
+        self._speed.leave_out(time.perf_counter() - began)
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: it would walk all parameters in every step."""
         return 0
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self._lanes is not None:
+            self._lanes.save(self._lanes_file(output_dir))
+
+    def _load_rng_state(self, checkpoint: str) -> None:
+        super()._load_rng_state(checkpoint)
+        if self._lanes is not None:
+            self._lanes.load(self._lanes_file(checkpoint), self.args.device)
+
+    def _lanes_file(self, checkpoint: str) -> Path:
+        return Path(checkpoint) / f"lanes-{self.args.process_index}.safetensors"
 
     def _get_output_dir(self, trial) -> str:
         return super()._get_output_dir(trial) if self._checkpoint_root is None else str(self._checkpoint_root)
@@ -204,6 +254,12 @@ class _From(Sampler):
         return iter(range(self.trainer.state.global_step * self.trainer.run.accumulation, len(self)))
 
 
+def _lanes_config(model: PreTrainedModel) -> Any:
+    if not isinstance(model, LM2ForCausalLM):
+        raise ValueError(f"lanes=True needs an LM2 model, whose banks go on, got {type(model).__name__}: set it False.")
+    return model.config
+
+
 def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(run.output_dir),
@@ -218,7 +274,7 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
         bf16=run.bf16,
         use_cpu=not torch.accelerator.is_available(),
         activation_checkpointing=run.activation_checkpointing,
-        fsdp="full_shard" if run.fsdp else None,
+        fsdp=run.fsdp or None,
         ddp_find_unused_parameters=False,
         logging_steps=run.log_every,
         logging_nan_inf_filter=False,  # hides divergence, and waits for the device in every step
@@ -245,6 +301,14 @@ def _check_sharding_can_start(run: RunConfig) -> None:
         raise ValueError(
             f"fsdp=True was asked for, but there is {processes} process: start it with torchrun, or set fsdp=False."
         )
+
+
+def _check_trackers(run: RunConfig) -> None:
+    for name in run.report_to:
+        if name not in TRACKERS:
+            raise ValueError(f"report_to names {name!r}, and the trackers are {', '.join(TRACKERS)}: choose of these.")
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"report_to names {name}, which is not installed: pip install 'lm2[{TRACKERS[name]}]'.")
 
 
 def _check_parallelism(run: RunConfig, trainer: LM2Trainer) -> None:

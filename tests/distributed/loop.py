@@ -1,0 +1,38 @@
+"""A plain training loop that one process and two do alike: rows, model and steps."""
+
+import torch
+from torch import Tensor, nn
+
+from lm2 import LM2ForCausalLM
+from tests.training.test_trainer import SHAPE, T, lm2
+
+ROWS, STEPS, SEGMENTS = 4, 3, 4
+
+
+def build() -> LM2ForCausalLM:
+    torch.manual_seed(1)
+    return lm2().train()
+
+
+def rows_of(step: int, first: int, last: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randint(SHAPE["vocab_size"], (ROWS, SEGMENTS * T), generator=generator)[first:last]
+
+
+def loop(model: LM2ForCausalLM, first: int, last: int) -> list[tuple[float, float]]:
+    """Loss over all rows and gradient norm of each step, trained on rows `first` to `last` of each."""
+    optimizer, found = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    share = ROWS // (last - first)
+    for step in range(STEPS):
+        ids = rows_of(step, first, last)
+        loss = model(ids, labels=ids, num_items_in_batch=ROWS * (SEGMENTS * T - 1)).loss * share
+        loss.backward()  # gradients are averaged over the processes
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        optimizer.step()
+        optimizer.zero_grad()
+        mean = loss.detach() / share
+        if share > 1:
+            torch.distributed.all_reduce(mean)
+        found.append((mean.item(), norm.item()))
+    return found

@@ -1,0 +1,43 @@
+"""`lm2 export`: a trainer's checkpoint becomes a model folder, its weights bit for bit; what is wrong is named."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import lm2_command as cli
+from lm2.training import train
+from tests.training.test_trainer import a_run, lm2, rmt
+
+
+@pytest.mark.parametrize("model", [lm2, rmt])
+def test_a_checkpoint_becomes_a_model(tmp_path, model, capsys):
+    run = a_run(tmp_path / "run", model, max_grad_norm=0.5)
+    trained = train(run).model.eval()
+    checkpoint, out = run.output_dir / "checkpoint-6", tmp_path / "out"
+    assert cli.main(["export", str(checkpoint), str(out)]) == 0
+    assert "each weight was read back" in capsys.readouterr().out
+    expected, written = load_file(checkpoint / "model.safetensors"), load_file(out / "model.safetensors")
+    assert expected.keys() == written.keys()
+    assert all(torch.equal(expected[name], written[name]) for name in expected)
+    ids = torch.arange(1, 12)[None]
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(out)(ids).logits, trained(ids).logits)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_errors_name_what_is_wrong(tmp_path, capsys):
+    built = lm2()
+    built.save_pretrained(tmp_path / "good")
+    weights = tmp_path / "good" / "model.safetensors"
+
+    def error_of(source, out="out") -> str:
+        assert cli.main(["export", str(tmp_path / source), str(tmp_path / out)]) == 2
+        return capsys.readouterr().err
+
+    assert "good already exists" in error_of("good", "good")
+    assert "none has no config.json" in error_of("none")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "damaged file" in error_of("good")
+    weights.unlink()
+    assert "is incomplete: of model.embed_tokens.weight it has 0 of 272 numbers" in error_of("good")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,103 @@
+"""Watching: the losses are the model's own, a dead memory is seen, and a run writes numbers and histograms."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lm2 import LM2Config, LM2ForCausalLM
+from lm2.training import LM2Trainer, train
+from lm2.training.flops import forward_flops
+from lm2.training.watching import watch
+from tests.training.test_trainer import SHAPE, T, a_run, lm2, log_of, plain, rmt, seeded
+
+
+def rows(segments: int = 4) -> dict[str, torch.Tensor]:
+    ids = torch.randint(SHAPE["vocab_size"], (3, segments * T), generator=torch.Generator().manual_seed(7))
+    return {"input_ids": ids, "labels": ids}
+
+
+@pytest.mark.parametrize("model", [lm2, rmt])
+def test_the_losses_are_the_models(model):
+    built, batch = seeded(model).eval(), rows()
+    watched = watch(built, batch)
+    counts = torch.tensor([T, T, T, T - 1])  # the last position has nothing to predict
+    whole = (torch.tensor(watched.carried) * counts).sum() / counts.sum()
+    torch.testing.assert_close(whole, built(**batch).loss.detach())
+    assert watched.carried[0] == pytest.approx(watched.reset[0])
+    assert watched.carried[2] != pytest.approx(watched.reset[2], abs=1e-6)
+
+
+def test_a_memory_that_does_nothing_is_seen():
+    built = seeded(lm2).eval()
+    for layer in built.model.layers:
+        torch.nn.init.zeros_(layer.memory.v_proj.weight)
+    watched = watch(built, rows())
+    assert watched.scalars()["gain"] == pytest.approx(0, abs=1e-6)
+    for layer in built.model.layers:
+        torch.nn.init.constant_(layer.memory.write_gate.weight, 0.0)
+        torch.nn.init.constant_(layer.memory.write_gate.bias, -9.0)
+    closed = watch(built, rows()).scalars()
+    assert closed["write_gate"] == closed["mass"] == closed["slots_used"] == closed["write_norm"] == 0
+    assert 0 < watched.scalars()["mass"] < 1
+    assert 1 <= watched.scalars()["slots_used"] <= 3
+
+
+def test_histograms_count_every_value():
+    watched = watch(seeded(lm2).eval(), rows())
+    assert len(watched.banks) == 2
+    for bank in watched.banks.values():
+        assert bank.segments == 4
+        assert bank.histograms["write_gate"].sum() == 4 * 3 * T * 2  # segments, rows, tokens, heads
+        assert bank.histograms["mass"].sum() == 4 * 3 * 3 * SHAPE["hidden_size"]  # segments, rows, slots
+
+
+def test_a_run_is_watched_without_a_trace(tmp_path):
+    fields = {"report_to": ("tensorboard",), "held_out": rows, "watch_every": 4, "device_flops": 1e9}
+    without, watched = a_run(tmp_path / "without", lm2), a_run(tmp_path / "watched", lm2, **fields)
+    train(without)
+    train(watched)
+    assert log_of(watched, "loss", "grad_norm") == log_of(without, "loss", "grad_norm")
+    lines = [json.loads(line) for line in (watched.output_dir / "log.jsonl").read_text().splitlines()]
+    looks = [line for line in lines if "watch_gain" in line]
+    assert [line["step"] for line in looks] == [4, 6]
+    assert {"watch_carried", "watch_reset", "watch_loss_first", "watch_slots_used", "watch_write_norm"} <= set(looks[0])
+    records = [json.loads(line) for line in (watched.output_dir / "watch.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [4, 6]
+    assert [len(record["carried"]) for record in records] == [4, 4]
+    assert list(watched.output_dir.rglob("events.out.tfevents*"))
+    trained = [line for line in lines if "mfu" in line]
+    assert len(trained) == 6
+    for line in trained:
+        segments = line["segments"]
+        per_token = 3 * forward_flops(seeded(lm2), segments) / (segments * T)
+        assert line["mfu"] == pytest.approx(per_token * line["tokens_per_second"] / 1e9, rel=0.1)
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(ValueError, match="needs a model with segments, got LlamaForCausalLM"):
+        LM2Trainer(a_run(tmp_path, held_out=rows, watch_every=3), plain())
+    with pytest.raises(ValueError, match="held_out and watch_every go together, got None and 3"):
+        a_run(tmp_path, watch_every=3)
+    with pytest.raises(ValueError, match="report_to names 'paper', and the trackers are tensorboard, trackio, wandb"):
+        LM2Trainer(a_run(tmp_path, report_to=("paper",)), plain())
+
+
+@pytest.mark.parametrize("fields", [{}, {"memory_layers": [1], "look_back": 2, "memory_key_value_heads": 1}])
+@pytest.mark.parametrize("segments", [1, 3])
+def test_operations_are_those_that_torch_counts(fields, segments):
+    config = LM2Config(**SHAPE, segment_length=T, memory_slots=5, memory_heads=2, memory_topk=5, **fields)
+    config._attn_implementation = "eager"  # as with top-k, products are counted one by one
+    model = LM2ForCausalLM(config).eval()
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.ones(1, segments * T, dtype=torch.long))
+    assert counter.get_total_flops() == forward_flops(model, segments)
+
+
+def test_partial_functions_are_held_out_rows_too(tmp_path):
+    run = a_run(tmp_path, lm2, held_out=partial(rows, 2), watch_every=6)
+    train(run)
+    assert len(json.loads((tmp_path / "watch.jsonl").read_text())["reset"]) == 2
