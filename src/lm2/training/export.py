@@ -36,7 +36,7 @@ def export(checkpoint: Path, out: Path, tokenizer: str | Path | None = None) -> 
     weights = read_weights(checkpoint, model)
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        model.save_pretrained(beside, state_dict=weights)
+        model.save_pretrained(beside, state_dict=dict(weights))  # which it empties
         _save_tokenizer(checkpoint, tokenizer, beside)
         _check_equal(beside, weights)
         os.replace(beside, out)
