@@ -28,6 +28,7 @@ from lm2.errors import sentence
 from lm2.files import replacing
 from lm2.training import RunConfig, train
 from lm2.training.trainer import LOG_FILE
+from lm2.training.write_cost import with_write_cost
 
 SETTINGS_FILE, TRAINING_FILE, ANSWERS_FILE = "settings.json", "training.json", "answers.jsonl"
 SAVE_EVERY = 200
@@ -69,6 +70,7 @@ def run_of(options: DemoConfig, recipe: Recipe, name: str, rows: Rows, vocabular
         save_every=SAVE_EVERY,
         keep_checkpoints=1,
         report_to=(),
+        training_forward=partial(with_write_cost, cost=recipe.write_cost) if name == "lm2" else None,
         **(BACKBONE_TRAINING if is_base else {}),
     )
 

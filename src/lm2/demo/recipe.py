@@ -56,8 +56,10 @@ class Recipe:
     memory_tokens: int = 16
     """RMT's memory tokens, as many as LM2 has slots."""
     base_steps: int = 1600
-    steps: int = 1800
+    steps: int = 1500
     learning_rate: float = 3e-3
+    write_cost: float = 0.05
+    """Price on LM2's writes; without it the bank wears out in texts much longer than those of training."""
     base_phases: tuple[Phase, ...] = (
         Phase(0.25, (1,), ("pair",)),
         Phase(0.75, (1,), ("pair", "dense", "dense", "scattered")),

@@ -1,0 +1,51 @@
+"""The price on writing: it is what it says, it is shared like the loss, and it lowers what is written."""
+
+import torch
+
+from lm2.memory import WriteGate
+from lm2.training.write_cost import with_write_cost
+from tests.contract.cases import CASES, random_ids, tiny_model
+
+
+CASE = next(iter(CASES))
+
+
+def a_batch(rows: int, items: int | None = None):
+    ids = random_ids(rows, 40, seed=0)
+    return {"input_ids": ids, "labels": ids, "num_items_in_batch": items or rows * 39}
+
+
+def gates_of(model):
+    return [module for module in model.modules() if isinstance(module, WriteGate)]
+
+
+def test_the_loss_rises_by_the_cost_of_the_mean_share():
+    model = tiny_model(CASE).train()
+    seen = []
+    hooks = [gate.register_forward_hook(lambda gate, inputs, rho: seen.append(rho.mean())) for gate in gates_of(model)]
+    plain = model(**a_batch(2), use_cache=False).loss
+    for hook in hooks:
+        hook.remove()
+    priced = with_write_cost(model, a_batch(2), 0, cost=0.5).loss
+    torch.testing.assert_close(priced - plain, 0.5 * torch.stack(seen).mean(), atol=1e-5, rtol=1e-5)
+    assert not any(gate._forward_hooks for gate in gates_of(model))
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+    model, whole = tiny_model(CASE).train(), a_batch(4)
+    halves = [
+        {**whole, "input_ids": whole["input_ids"][i : i + 2], "labels": whole["labels"][i : i + 2]} for i in (0, 2)
+    ]
+    parts = [with_write_cost(model, half, 0, cost=0.5).loss for half in halves]
+    torch.testing.assert_close(sum(parts), with_write_cost(model, whole, 0, cost=0.5).loss)
+
+
+def test_a_step_writes_less():
+    model = tiny_model(CASE).train()
+    optimizer = torch.optim.SGD([p for gate in gates_of(model) for p in gate.parameters()], lr=1.0)
+    plain, batch = model(**a_batch(2), use_cache=False).loss, a_batch(2)
+    before = (with_write_cost(model, batch, 0, cost=100.0).loss - plain).detach()
+    with_write_cost(model, batch, 0, cost=100.0).loss.backward()
+    optimizer.step()
+    after = with_write_cost(model, batch, 0, cost=100.0).loss - model(**batch, use_cache=False).loss
+    assert after.item() < before.item()
