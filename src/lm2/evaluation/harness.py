@@ -14,7 +14,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class HarnessModel(HFLM):
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         super().__init__(
             pretrained=model,
-            tokenizer=tokenizer,
+            tokenizer=tokenizer,  # ty: ignore[invalid-argument-type]  (any tokenizer does)
             backend="causal",
             batch_size=batch_size,
             max_length=max_length or limit or UNLIMITED,
@@ -109,9 +109,8 @@ class HarnessModel(HFLM):
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
         if isinstance(self.model, SegmentedForCausalLM):
             mask_BL = generation_kwargs["attention_mask"]
-            new_tokens = max_length - context.shape[1]
             answer = self.model.generate_answer(
-                context, mask_BL, max_new_tokens=new_tokens, eos_token_id=self.tokenizer.eos_token_id
+                context, mask_BL, max_new_tokens=max_length - context.shape[1], eos_token_id=self.eot_token_id
             )
             output = torch.cat([context, answer], dim=1)
         else:
@@ -157,7 +156,7 @@ def run_task(model: HarnessModel, task: Any, shots: int, limit: int | None, seed
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Keep the harness's bars and notices off the terminal; ours goes to the stream it was made with."""
     hidden = io.StringIO()
     with contextlib.redirect_stderr(hidden), contextlib.redirect_stdout(hidden), warnings.catch_warnings():

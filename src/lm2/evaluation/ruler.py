@@ -12,10 +12,11 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 from tqdm import tqdm
@@ -40,7 +41,12 @@ NOT_RUN = {
     "ruler_qa_hotpot": "its questions are fetched from the hub",
 }
 SHORTEST = 1024
-"""Below it the harness looks for a text short enough and never finds one."""
+"""Below it the harness looks for a text short enough and never finds one; so it does for tokenizers of small pieces."""
+PATTERN = (
+    "Track the variables hidden in the following text. The grass is green. VAR KQXZB = 73910 VAR WPLMA = VAR KQXZB"
+)
+PATTERN_TOKENS = 45
+"""What usual tokenizers make of it, or fewer."""
 SAMPLES = 500
 """What the harness makes for each task and length."""
 
@@ -109,6 +115,7 @@ def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], R
     from lm2.evaluation.harness import HarnessModel
 
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
+    _check_room(tokenizer, options.lengths)
     facts = describe(spec, model)
     records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
     cells = [(task, length) for task in options.tasks for length in options.lengths]
@@ -123,6 +130,15 @@ def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], R
         for task, length in waiting:
             records.add((task, length), ask_cell(harness, task, length, folder, options))
     return facts, records
+
+
+def _check_room(tokenizer: Any, lengths: Sequence[int]) -> None:
+    need = max(SHORTEST, SHORTEST * len(tokenizer(PATTERN).input_ids) // PATTERN_TOKENS)
+    if min(lengths) < need:
+        raise ValueError(
+            f"--lengths names {min(lengths):,}, and with this tokenizer, whose tokens are short, the prompts need "
+            f"{need:,}: give that or more"
+        )
 
 
 def ask_cell(harness: Any, task: str, length: int, tokenizer: str, options: RulerOptions) -> dict[str, Any]:
@@ -148,15 +164,12 @@ def ask_cell(harness: Any, task: str, length: int, tokenizer: str, options: Rule
 
 
 @contextlib.contextmanager
-def _no_fetching() -> Iterator[None]:
+def _no_fetching() -> Generator[None]:
     """Without a network the harness waits for a sentence splitter that only the tasks in essays use."""
     import nltk
 
-    download, nltk.download = nltk.download, lambda *args, **kwargs: False
-    try:
+    with mock.patch.object(nltk, "download"):
         yield
-    finally:
-        nltk.download = download
 
 
 def write(options: RulerOptions, asked: Sequence[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
