@@ -2,9 +2,9 @@
 
     python benchmarks/stream_million.py [--tokens 1024000] [--out docs/results/stream_million.json]
 
-Tokens come in super-chunks of 25 segments, and the cache goes from call to call. Resident memory and processor time per
-token are taken over windows of equal length, after one that is not counted; the last window is compared with the one that
-ends at 32,000 tokens.
+Tokens come in super-chunks of 25 segments, and the cache goes from call to call. Resident memory and processor time
+per token are taken over windows of equal length, after one that is not counted; the last window is compared with the
+one that ends at 32,000 tokens.
 """
 
 import json

@@ -183,7 +183,7 @@ class LM2Config(PreTrainedConfig):
         return cls(**{**PRESETS[name], **overrides})
 
     @property
-    def base_model_tp_plan(self) -> dict[str, Any] | None:
+    def base_model_tp_plan(self) -> dict[str, Any] | None:  # ty: ignore[incompatible-property-override]
         """How tensor parallelism splits the backbone: as in its family. A memory stays whole in each process."""
         return FAMILY_CONFIGS[self.base_model_type].base_model_tp_plan
 

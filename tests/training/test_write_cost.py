@@ -6,7 +6,6 @@ from lm2.memory import WriteGate
 from lm2.training.write_cost import with_write_cost
 from tests.contract.cases import CASES, random_ids, tiny_model
 
-
 CASE = next(iter(CASES))
 
 

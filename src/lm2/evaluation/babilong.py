@@ -74,7 +74,10 @@ class Sample:
 class SampleSource(Protocol):
     """Where samples come from: made here, read from a file, or downloaded."""
 
-    description: dict
+    @property
+    def description(self) -> dict:
+        """What a report says of the samples."""
+        ...
 
     def samples(self, task: str, length: str) -> Iterator[Sample]:
         """The samples of a cell, in the order of its set. Raises ValueError for an unknown task or length."""

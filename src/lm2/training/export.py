@@ -89,7 +89,9 @@ def _check_complete(folder: Path, wanted: dict[str, Tensor], found: dict[str, An
 def _save_tokenizer(checkpoint: Path, tokenizer: str | Path | None, out: Path) -> None:
     if tokenizer is None and not (checkpoint / "tokenizer_config.json").is_file():
         return
-    AutoTokenizer.from_pretrained(tokenizer or checkpoint).save_pretrained(out)
+    found = AutoTokenizer.from_pretrained(tokenizer or checkpoint)
+    assert found is not None
+    found.save_pretrained(out)
 
 
 def _check_equal(folder: Path, weights: dict[str, Tensor]) -> None:

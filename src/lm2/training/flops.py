@@ -12,7 +12,7 @@ from torch import nn
 
 from lm2.configuration import LM2Config
 from lm2.memory import LM2Memory
-from lm2.modeling import LM2ForCausalLM
+from lm2.modeling import LM2DecoderLayer, LM2ForCausalLM
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 """Dense bfloat16 operations per second, from the vendors' data sheets, by a part of the device's name."""
@@ -22,12 +22,14 @@ def forward_flops(model: LM2ForCausalLM, segments: int) -> int:
     """Operations of one row of whole segments, with logits for every token."""
     config: LM2Config = model.config
     tokens = segments * config.segment_length
-    token_side = sum(_weights(layer.self_attn) + _weights(layer.mlp) for layer in model.model.layers)
+    layers = [layer for layer in model.model.layers if isinstance(layer, LM2DecoderLayer)]
+    token_side = sum(_weights(layer.self_attn) + _weights(layer.mlp) for layer in layers)
     token_side += model.lm_head.weight.numel()
-    head_dim = model.model.layers[0].self_attn.head_dim
+    head_dim = layers[0].self_attn.head_dim
+    assert isinstance(head_dim, int)
     keys = config.segment_length + (config.look_back if segments > 1 else 0)
     attention = 4 * tokens * keys * config.num_attention_heads * head_dim * config.num_hidden_layers
-    memories = [layer.memory for layer in model.model.layers if layer.memory is not None]
+    memories = [layer.memory for layer in layers if layer.memory is not None]
     return 2 * tokens * token_side + attention + sum(_memory_flops(memory, config, segments) for memory in memories)
 
 

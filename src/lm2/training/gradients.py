@@ -3,6 +3,7 @@
 import math
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lm2.training.optimizers import is_memory
 
@@ -22,7 +23,7 @@ def group_norms(model: nn.Module) -> dict[str, Tensor]:
 
 def _norm(gradients: list[Tensor]) -> Tensor:
     norm = nn.utils.get_total_norm(gradients)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # a sharded model's is spread out
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm  # a sharded model's is spread out
 
 
 class SkippedSteps:

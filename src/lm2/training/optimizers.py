@@ -84,7 +84,7 @@ class Together(Optimizer):
         """The very groups of the parts, so that a learning rate set here is set there."""
         self.param_groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # ty: ignore[incompatible-method-override]
         """One step of each."""
         assert closure is None
         for optimizer in self.optimizers.values():

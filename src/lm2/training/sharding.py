@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
@@ -54,7 +55,7 @@ def check_in_force(model: nn.Module, fsdp: bool, processes: int) -> None:
     """
     if processes == 1:
         return
-    sharded = [isinstance(parameter, dist.tensor.DTensor) for parameter in model.parameters()]
+    sharded = [isinstance(parameter, DTensor) for parameter in model.parameters()]
     if fsdp and not (isinstance(model, FSDPModule) and all(sharded)):
         raise ValueError(
             f"fsdp=True was asked for, but {sharded.count(False)} of {len(sharded)} parameters of the wrapped "

@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -93,9 +93,10 @@ class LM2Trainer(Trainer):
         self.model_accepts_loss_kwargs = True  # every model here divides by num_items_in_batch itself
         _check_parallelism(run, self)
         if run.fsdp:
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy(run.bf16)
+            plugin: Any = self.accelerator.state.fsdp_plugin
+            plugin.mixed_precision_policy = policy(run.bf16)
         self.remove_callback(PrinterCallback)
-        self.add_callback(AtBegin(lambda: check_in_force(self.model_wrapped, run.fsdp, self.args.world_size)))
+        self.add_callback(AtBegin(self._check_in_force))
         self.add_callback(JsonlLog(run.output_dir / LOG_FILE))
         self.add_callback(ProgressBar())
         self._add_measurements()
@@ -105,8 +106,13 @@ class LM2Trainer(Trainer):
         self._skipped, self._norms = SkippedSteps(run.max_skipped_steps), {}
         self._lanes = Lanes(_lanes_config(model), run.accumulation) if run.lanes else None
 
+    def _check_in_force(self) -> None:
+        assert isinstance(self.model_wrapped, nn.Module)
+        check_in_force(self.model_wrapped, self.run.fsdp, self.args.world_size)
+
     def _add_measurements(self) -> None:
         run = self.run
+        assert self.model is not None
         if run.evaluation is not None and run.evaluation_every is not None:
             self.add_callback(Every(run.evaluation_every, partial(self._measure, run.evaluation, "eval_")))
         if run.held_out is not None and run.watch_every is not None:
@@ -190,9 +196,9 @@ class LM2Trainer(Trainer):
         if self._lanes is not None:
             self._lanes.save(self._lanes_file(output_dir))
 
-    def _load_rng_state(self, checkpoint: str) -> None:
+    def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        if self._lanes is not None:
+        if self._lanes is not None and checkpoint is not None:
             self._lanes.load(self._lanes_file(checkpoint), self.args.device)
 
     def _lanes_file(self, checkpoint: str) -> Path:
@@ -274,7 +280,7 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
         bf16=run.bf16,
         use_cpu=not torch.accelerator.is_available(),
         activation_checkpointing=run.activation_checkpointing,
-        fsdp=run.fsdp or None,
+        fsdp=cast("str | None", run.fsdp or None),  # a bool since 5.23; its annotation says str
         ddp_find_unused_parameters=False,
         logging_steps=run.log_every,
         logging_nan_inf_filter=False,  # hides divergence, and waits for the device in every step

@@ -60,7 +60,7 @@ class Embeddings:
 
     def __init__(self, name: str):
         try:
-            from sentence_transformers import SentenceTransformer  # ty: ignore[unresolved-import]
+            from sentence_transformers import SentenceTransformer  # ty: ignore[import-not-found]
         except ImportError:
             raise ValueError(
                 "retrieval with embeddings needs the sentence-transformers package: pip install 'lm2[embedding]'"
