@@ -112,8 +112,8 @@ def test_rows_too_short_for_a_question_are_refused(tokenizer, pool):
         TrainingRows("qa3", tokenizer, pool).row(30, np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"No question of qa1 fits into 5 tokens at a fact_density of 1 "):
         TrainingRows("qa1", tokenizer, None).row(5, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="Unknown task 'qa7'"):
-        TrainingRows("qa7", tokenizer, pool).row(300, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="Unknown task 'qa14'"):
+        TrainingRows("qa14", tokenizer, pool).row(300, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("task", TASKS)

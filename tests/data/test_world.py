@@ -140,5 +140,5 @@ def test_only_what_lies_at_hand_is_taken_and_only_what_is_held_is_dropped():
 
 
 def test_unknown_task_is_named():
-    with pytest.raises(ValueError, match="Unknown task 'qa9': stories can be simulated for qa1, qa2, qa3"):
-        simulate("qa9", np.random.default_rng(0))
+    with pytest.raises(ValueError, match="Unknown task 'qa14': stories can be simulated for qa1, qa2, qa3"):
+        simulate("qa14", np.random.default_rng(0))

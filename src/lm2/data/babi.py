@@ -9,6 +9,7 @@ Source: Weston et al. 2015, "Towards AI-Complete Question Answering", tasks v1.2
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,8 +17,10 @@ from pathlib import Path, PurePosixPath
 ACTORS = ("Mary", "John", "Daniel", "Sandra")
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 OBJECTS = ("football", "apple", "milk")
+MOVE = ("went to", "went back to", "moved to", "journeyed to", "travelled to")
 FOLDERS = ("en-10k", "en", "en-valid-10k")
 """Folders of the original archive that are read, best first."""
+REMEDY = "Restore this line, or take the file from the original archive again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ def read_stories(path: str | Path, task: str, split: str) -> list[Story]:
 
     Raises:
         FileNotFoundError: nothing at `path`.
-        ValueError: no such task file below `path`, or a line that breaks the format (named by file and line).
+        ValueError: no such task file below `path`, a damaged archive, or a line that breaks the format (named by file
+            and line, with the rule).
     """
     path = Path(path)
     if not path.exists():
@@ -70,7 +74,11 @@ def read_stories(path: str | Path, task: str, split: str) -> list[Story]:
 
 
 def parse_stories(text: str, name: str) -> list[Story]:
-    """Stories in the text of one task file; `name` is used in error messages."""
+    """Stories in the text of one task file; `name` is used in error messages.
+
+    Raises:
+        ValueError: a line that breaks the format, named by `name` and number.
+    """
     stories: list[Story] = []
     builder = _StoryBuilder()
     for number, line in enumerate(text.splitlines(), 1):
@@ -80,7 +88,7 @@ def parse_stories(text: str, name: str) -> list[Story]:
                 builder = _StoryBuilder()
             builder.add(line)
         except ValueError as error:
-            raise ValueError(f"{name}:{number}: {error}") from None
+            raise ValueError(f"{name}:{number}: {error} {REMEDY}") from None
     if not builder.lines:
         raise ValueError(f"{name}: a bAbI file needs at least one story, this one has no lines.")
     return [*stories, builder.story()]
@@ -105,18 +113,25 @@ class _StoryBuilder:
         if "\t" in match[2]:
             self.questions.append((len(self.facts), self._question(match[2])))
         else:
-            self.fact_index[self.lines] = len(self.facts)
-            self.facts.append(match[2].strip())
+            self._fact(match[2].strip())
+
+    def _fact(self, text: str) -> None:
+        if not text.endswith("."):
+            raise ValueError(f"a fact ends with a full stop, and a question has two tabs, found {text!r}.")
+        self.fact_index[self.lines] = len(self.facts)
+        self.facts.append(text)
 
     def _question(self, text: str) -> Question:
-        fields = text.split("\t")
-        if len(fields) != 3 or not fields[1].strip():
+        fields = [field.strip() for field in text.split("\t")]
+        if len(fields) != 3 or not all(fields):
             raise ValueError(f"a question has 3 fields (question, answer, support), found {len(fields)} in {text!r}.")
+        if not fields[0].endswith("?"):
+            raise ValueError(f"a question ends with a question mark, found {fields[0]!r}.")
         try:
             support = tuple(self.fact_index[int(number)] for number in fields[2].split())
         except (KeyError, ValueError):
             raise ValueError(f"support {fields[2]!r} must name earlier fact lines of the story.") from None
-        return Question(fields[0].strip(), fields[1].strip(), support)
+        return Question(fields[0], fields[1], support)
 
     def story(self) -> Story:
         return Story(tuple(self.facts), tuple(self.questions))
@@ -129,10 +144,23 @@ def _task_text(path: Path, task: str, split: str) -> tuple[str, str]:
         path = next(iter(sorted(path.glob("*.zip"))), path)
     if path.is_dir():
         name = _best([str(p.relative_to(path)) for p in path.rglob("*.txt")], pattern, path, task, split)
-        return str(path / name), (path / name).read_text(encoding="utf-8")
-    with zipfile.ZipFile(path) as archive:
-        name = _best(archive.namelist(), pattern, path, task, split)
-        return f"{path}/{name}", archive.read(name).decode("utf-8")
+        return str(path / name), _decoded((path / name).read_bytes(), str(path / name))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = _best(archive.namelist(), pattern, path, task, split)
+            return f"{path}/{name}", _decoded(archive.read(name), f"{path}/{name}")
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(
+            f"{path} is not a zip archive or is damaged ({error}): give the folder or zip with the original task files."
+        ) from None
+
+
+def _decoded(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{name}:{number}: expected UTF-8 text, found byte {data[error.start]:#x}. {REMEDY}") from None
 
 
 def _best(names: list[str], pattern: re.Pattern[str], path: Path, task: str, split: str) -> str:

@@ -1,25 +1,38 @@
-"""A simulator of the bAbI world for qa1, qa2 and qa3: unlimited stories with the words and habits of the real ones.
+"""A simulator of the bAbI tasks qa1 to qa10: unlimited stories with the words and habits of the real ones.
 
-Four people walk between six places and (qa2, qa3) take and drop three objects. The world has a hidden true state; a
-question is asked only when the facts told so far decide its answer, one of them recently, and its support names those.
+Four people walk between six places and (but for qa1) take, drop and (qa5, qa7) give three objects. The world has a
+hidden true state; a question is asked only when the facts told so far decide its answer, one of them recently, and its
+support names those.
 
-* qa1  Where is Mary?                               one fact: her last move
-* qa2  Where is the milk?                           two: the last take or drop, and the move that brought it there
-* qa3  Where was the milk before the office?        three: that, and the move to the place before
+* qa1   Where is Mary?                               one fact: her last move
+* qa2   Where is the milk?                           two: the last take or drop, and the move that brought it there
+* qa3   Where was the milk before the office?        three: that, and the move to the place before
+* qa4   What is north of the kitchen?                one: see `rooms.py`
+* qa5   Who gave the milk to Bill?                   one: the last giving of the milk
+* qa6   Is Mary in the kitchen?                      one: her last move
+* qa7   How many objects is Mary carrying?           every take, drop and giving of hers
+* qa8   What is Mary carrying?                       the same
+* qa9, qa10   Is Mary in the kitchen?                one: what was told of her last, see `rumours.py`
 
-Shares of moves, takes and drops, "there" suffixes and gaps between questions follow the real files.
+Shares of moves, takes, drops and givings, "there" suffixes and gaps between questions follow the real files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from lm2.data.babi import ACTORS, OBJECTS, PLACES, Question, Story
+from lm2.data.babi import ACTORS, MOVE, OBJECTS, PLACES, Question, Story
+from lm2.data.dice import Dice
+from lm2.data.questions import ASK
+from lm2.data.rooms import Rooms
+from lm2.data.rumours import Rumours
 
-MOVE = ("went to", "went back to", "moved to", "journeyed to", "travelled to")
 TAKE = ("got", "grabbed", "took", "picked up")
 DROP = ("left", "dropped", "discarded", "put down")
+GIVE = ("gave", "handed", "passed")
+GIVERS = ("Mary", "Bill", "Fred", "Jeff")
 
 
 @dataclass(frozen=True)
@@ -36,44 +49,33 @@ class Habits:
     """Chance of a question after every second fact."""
     ask_again: float
     """The same when the last chance was used."""
+    give: float = 0
+    """Weight of all givings together when somebody can give."""
+    actors: tuple[str, ...] = ACTORS
 
 
 HABITS = {
     "qa1": Habits(take=0, drop=0, take_there=0, ask=1, ask_again=1),
     "qa2": Habits(take=1.0, drop=1.1, take_there=1, ask=0.7, ask_again=0.85),
     "qa3": Habits(take=1.0, drop=1.1, take_there=0.2, ask=0.12, ask_again=0.65),
+    "qa5": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1, give=4.8, actors=GIVERS),
+    "qa6": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1),
+    "qa7": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1, give=4.8),
+    "qa8": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1),
 }
 DROP_THERE = 0.2
-RECENT = 5
-"""A question is asked only while its latest supporting fact is among this many last facts."""
-ASK_LATEST = 0.8
-"""Share of qa3 questions about the last place of the object, against an earlier one."""
-
-
-class Dice:
-    """Cheap single draws: uniforms are taken from the generator in blocks."""
-
-    def __init__(self, rng: np.random.Generator):
-        self._rng, self._block = rng, []
-
-    def uniform(self) -> float:
-        if not self._block:
-            self._block = self._rng.random(64).tolist()
-        return self._block.pop()
-
-    def pick(self, options: Sequence):
-        return options[int(self.uniform() * len(options))]
 
 
 class World:
-    """The true state, what has been told of it, and the questions that can be asked now."""
+    """The true state, what has been told of it, and the questions that can be asked now: qa1-qa3 and qa5-qa8."""
 
     def __init__(self, task: str, dice: Dice):
         if task not in HABITS:
-            raise ValueError(f"Unknown task {task!r}: stories can be simulated for {', '.join(HABITS)}.")
+            raise ValueError(f"Unknown task {task!r}: a world can be simulated for {', '.join(HABITS)}.")
         self.task, self.dice, self.habits = task, dice, HABITS[task]
+        self.ask = self.habits.ask, self.habits.ask_again
         self.facts: list[str] = []
-        self.place = {actor: dice.pick(PLACES) for actor in ACTORS}
+        self.place = {actor: dice.pick(PLACES) for actor in self.habits.actors}
         self.lies = {thing: dice.pick(PLACES) for thing in OBJECTS}
         self.holder: dict[str, str] = {}
         self.told: dict[str, tuple[str, int]] = {}
@@ -81,19 +83,35 @@ class World:
         self.path: dict[str, list[tuple[str, int]]] = {thing: [] for thing in OBJECTS}
         """Object -> its known places in order, each with the index of the move that brought it there."""
         self.touched: dict[str, int] = {}
-        """Object -> index of its last take or drop."""
+        """Object -> index of its last take, drop or giving."""
+        self.handled: dict[str, list[tuple[str, int]]] = {}
+        """Actor -> (object, index) of each take, drop and giving of theirs, either side."""
+        self.deeds: list[tuple[str, int]] = []
+        """(actor, index) of each take, drop and giving."""
+        self.gifts: dict[str, tuple[str, str, int]] = {}
+        """Object -> (giver, receiver, index) of its last giving."""
 
     def step(self) -> None:
         """One more event, told as one more fact."""
-        takes = [(a, o) for o in OBJECTS if o not in self.holder for a in ACTORS if self.place[a] == self.lies[o]]
+        actors, habits = self.habits.actors, self.habits
+        takes = [(a, o) for o in OBJECTS if o not in self.holder for a in actors if self.place[a] == self.lies[o]]
         drops = list(self.holder.items())
-        u = self.dice.uniform() * (len(ACTORS) + self.habits.take * len(takes) + self.habits.drop * len(drops))
-        if u < len(ACTORS):
-            return self._move(ACTORS[int(u)])
-        u -= len(ACTORS)
-        if u < self.habits.take * len(takes):
-            return self._take(*takes[int(u / self.habits.take)])
+        gifts = self._possible_gifts() if habits.give else []
+        weight = len(actors) + habits.take * len(takes) + habits.drop * len(drops) + habits.give * bool(gifts)
+        u = self.dice.uniform() * weight
+        if u < len(actors):
+            return self._move(actors[int(u)])
+        u -= len(actors)
+        if u < habits.take * len(takes):
+            return self._take(*takes[int(u / habits.take)])
+        u -= habits.take * len(takes)
+        if gifts and u < habits.give:
+            return self._give(*self.dice.pick(gifts))
         return self._drop(*self.dice.pick(drops))
+
+    def _possible_gifts(self) -> list[tuple[str, str, str]]:
+        place = self.place
+        return [(o, a, b) for o, a in self.holder.items() for b in place if b != a and place[a] == place[b]]
 
     def _move(self, actor: str) -> None:
         place = self.dice.pick([p for p in PLACES if p != self.place[actor]])
@@ -115,63 +133,74 @@ class World:
         self.lies[thing] = self.place[actor]
         self._tell(actor, DROP, thing, DROP_THERE)
 
+    def _give(self, thing: str, giver: str, receiver: str) -> None:
+        self.holder[thing] = receiver
+        self.gifts[thing] = giver, receiver, len(self.facts)
+        self._touch(thing, giver, receiver)
+        self.facts.append(f"{giver} {self.dice.pick(GIVE)} the {thing} to {receiver}.")
+
     def _tell(self, actor: str, verbs: tuple[str, ...], thing: str, there: float) -> None:
-        self.touched[thing] = len(self.facts)
+        self._touch(thing, actor)
         suffix = " there" if self.dice.uniform() < there else ""
         self.facts.append(f"{actor} {self.dice.pick(verbs)} the {thing}{suffix}.")
 
+    def _touch(self, thing: str, *actors: str) -> None:
+        self.touched[thing] = len(self.facts)
+        self.deeds.append((actors[0], len(self.facts)))
+        for actor in actors:
+            self.handled.setdefault(actor, []).append((thing, len(self.facts)))
+
     def question(self) -> Question | None:
         """A question the facts decide, drawn at random; None if there is none yet."""
-        if self.task == "qa1":
-            return self._where_is_actor()
-        hops = 1 if self.task == "qa2" else 2
-        known = [o for o in OBJECTS if len(self.path[o]) >= hops and self._settled(o)]
-        if not known:
-            return None
-        thing = self.dice.pick(known)
-        return self._where_is_object(thing) if self.task == "qa2" else self._where_was_object(thing)
-
-    def _recent(self, index: int) -> bool:
-        return len(self.facts) - index <= RECENT
-
-    def _settled(self, thing: str) -> bool:
-        """As in the real files: an object just taken is not asked for before its holder has moved."""
-        moved, touched = self.path[thing][-1][1], self.touched[thing]
-        return self._recent(max(moved, touched)) and (thing not in self.holder or moved > touched)
-
-    def _where_is_actor(self) -> Question | None:
-        actors = [actor for actor, (_, index) in self.told.items() if self._recent(index)]
-        if not actors:
-            return None
-        actor = self.dice.pick(actors)
-        place, index = self.told[actor]
-        return Question(f"Where is {actor}?", place, (index,))
-
-    def _where_is_object(self, thing: str) -> Question:
-        place, moved = self.path[thing][-1]
-        return Question(f"Where is the {thing}?", place, (self.touched[thing], moved))
-
-    def _where_was_object(self, thing: str) -> Question:
-        path = self.path[thing]
-        at = len(path) - 1
-        if self.dice.uniform() > ASK_LATEST:
-            place = path[1 + int(self.dice.uniform() * at)][0]
-            # "before the office" means before the last time it came to the office
-            at = max(i for i, (p, _) in enumerate(path) if p == place)
-        (before, came), (place, moved) = path[at - 1], path[at]
-        return Question(f"Where was the {thing} before the {place}?", before, (self.touched[thing], moved, came))
+        return ASK[self.task](self)
 
 
-def simulate(task: str, rng: np.random.Generator, n_questions: int = 5) -> Story:
-    """A story like those in the files: `n_questions` questions, each after an even number of facts."""
-    world = World(task, Dice(rng))
+class Simulator(Protocol):
+    """What tells a story fact by fact: `World`, `Rooms` or `Rumours`."""
+
+    dice: Dice
+    facts: list[str]
+    ask: tuple[float, float]
+    """Chance of a question after every second fact; and the same when the last chance was used."""
+
+    def step(self) -> None: ...
+    def question(self) -> Question | None: ...
+
+
+SIMULATORS: dict[str, Callable[[str, Dice], Simulator]] = {
+    **dict.fromkeys(HABITS, World),
+    "qa4": Rooms,
+    **dict.fromkeys(("qa9", "qa10"), Rumours),
+}
+TASKS = tuple(sorted(SIMULATORS, key=lambda task: int(task[2:])))
+"""The tasks that can be simulated."""
+
+
+def _simulator(task: str, rng: np.random.Generator) -> Simulator:
+    if task not in SIMULATORS:
+        raise ValueError(f"Unknown task {task!r}: stories can be simulated for {', '.join(TASKS)}.")
+    return SIMULATORS[task](task, Dice(rng))
+
+
+def simulate(task: str, rng: np.random.Generator, n_questions: int | None = None) -> Story:
+    """A story like those in the files: `n_questions` questions, each after an even number of facts.
+
+    None is the number in the files: 1 for qa4 (which has no more), 5 for the others.
+
+    Raises:
+        ValueError: unknown task, or more than one question of qa4.
+    """
+    world = _simulator(task, rng)
+    if n_questions is None:
+        n_questions = Rooms.n_questions if task == "qa4" else 5
+    if task == "qa4" and n_questions > Rooms.n_questions:
+        raise ValueError(f"A story of qa4 has one question, not {n_questions}: simulate more stories.")
     questions: list[tuple[int, Question]] = []
     asked = False
     while len(questions) < n_questions:
         world.step()
         world.step()
-        chance = world.habits.ask_again if asked else world.habits.ask
-        question = world.question() if world.dice.uniform() < chance else None
+        question = world.question() if world.dice.uniform() < world.ask[asked] else None
         asked = question is not None
         if question is not None:
             questions.append((len(world.facts), question))
@@ -179,8 +208,14 @@ def simulate(task: str, rng: np.random.Generator, n_questions: int = 5) -> Story
 
 
 def simulate_dense(task: str, rng: np.random.Generator, n_facts: int) -> Story:
-    """A story of exactly `n_facts` facts with a question after every fact from which one can be answered."""
-    world = World(task, Dice(rng))
+    """A story of exactly `n_facts` facts with a question after every fact from which one can be answered.
+
+    Raises:
+        ValueError: unknown task, or more than two facts of qa4.
+    """
+    world = _simulator(task, rng)
+    if task == "qa4" and n_facts > Rooms.n_facts:
+        raise ValueError(f"A story of qa4 has at most {Rooms.n_facts} facts, not {n_facts}: ask for fewer facts.")
     questions: list[tuple[int, Question]] = []
     for position in range(1, n_facts + 1):
         world.step()
