@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -327,8 +328,24 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(harness, data,
     (tmp_path / "out/mmlu.md").unlink()
     mmlu.run(options)
     assert (tmp_path / "out/mmlu.md").read_text() == page
-    with pytest.raises(ValueError, match="limit: 4 then, 5 now"):
-        mmlu.run(MmluOptions(tuple(models), data, tuple(ASKED[:2]), limit=5, shots=1, out=tmp_path / "out"))
+    fewer = replace(options, limit=2, subjects=options.subjects[:1])
+    mmlu.run(fewer)
+    first = json.loads((tmp_path / "out/mmlu.json").read_text())["models"][0]["answers"]
+    assert first == {ASKED[0]: {k: v[:2] for k, v in report["models"][0]["answers"][ASKED[0]].items()}}
+    with pytest.raises(ValueError, match="shots: 1 then, 2 now"):
+        mmlu.run(replace(options, shots=2))
+
+
+def test_more_questions_are_asked_where_there_are_fewer(harness, data, tmp_path):
+    """A greater --limit, up to all questions, asks what has too few of them."""
+    model = f"plain={save(model_of('plain'), tmp_path / 'plain')}"
+    options = MmluOptions((model,), data, (ASKED[0],), shots=0, limit=3, batch_size=4, out=tmp_path / "out")
+    for limit, n in ((3, 3), (None, 50), (7, 7), (60, 50)):
+        mmlu.run(replace(options, limit=limit))
+        found = json.loads((tmp_path / "out/mmlu.json").read_text())["models"][0]
+        assert found["standard"]["All"]["n"] == n
+    lines = (tmp_path / "out/answers/plain/records.0.jsonl").read_text().splitlines()
+    assert len(lines) == 3  # settings, three questions, fifty questions
 
 
 def test_a_kind_that_would_cut_is_refused(data, tmp_path):

@@ -68,7 +68,7 @@ class MmluOptions:
     def settings(self) -> dict[str, Any]:
         """What the answer to a question depends on, apart from the model."""
         data = HUB if self.data is None else f"CSV files in {self.data.name}"
-        return {"evaluation": "mmlu", "data": data, "shots": self.shots, "limit": self.limit}
+        return {"evaluation": "mmlu", "data": data, "shots": self.shots}
 
 
 def run(options: MmluOptions) -> None:
@@ -81,7 +81,7 @@ def run(options: MmluOptions) -> None:
     asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
     wait_for_all()
     if share()[0] == 0:
-        mmlu_report.write(options, [(facts, records.read()) for facts, records in asked])
+        mmlu_report.write(options, [(facts, longest(records.read())) for facts, records in asked])
 
 
 def require_harness() -> None:
@@ -101,7 +101,8 @@ def ask_model(spec: ModelSpec, options: MmluOptions) -> tuple[dict[str, Any], Re
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
     facts = describe(spec, model)
     records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
-    waiting = [subject for subject in mine(options.subjects) if (subject,) not in records]
+    known = [subject for subject, record in longest(records.read()).items() if suffices(record, options.limit)]
+    waiting = [subject for subject in mine(options.subjects) if subject not in known]
     tasks = load_tasks(waiting, options.data) if waiting else []
     counts = [min(len(task.eval_docs), options.limit or len(task.eval_docs)) for task in tasks]
     with tqdm(total=sum(counts), unit="question", desc=spec.name, disable=None) as bar:
@@ -109,6 +110,16 @@ def ask_model(spec: ModelSpec, options: MmluOptions) -> tuple[dict[str, Any], Re
         for subject, task in zip(waiting, tasks, strict=True):
             records.add((subject,), ask_subject(harness, task, options))
     return facts, records
+
+
+def longest(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each subject's record with the most questions: a run with a greater --limit asks a subject again."""
+    return {record["key"][0]: record for record in sorted(records, key=lambda record: len(record["picks"]))}
+
+
+def suffices(record: dict[str, Any], limit: int | None) -> bool:
+    """Whether a record has all the questions that are asked for."""
+    return len(record["picks"]) >= min(limit or record["of"], record["of"])
 
 
 def describe(spec: ModelSpec, model: Any) -> dict[str, Any]:
@@ -141,6 +152,7 @@ def ask_subject(harness: Any, task: Any, options: MmluOptions) -> dict[str, Any]
     targets = [int(sample["target"]) for sample in samples]
     assert [pick == target for pick, target in zip(picks, targets, strict=True)] == [bool(s["acc"]) for s in samples]
     return {
+        "of": len(task.eval_docs),
         "picks": picks,
         "targets": targets,
         "scores": scores,

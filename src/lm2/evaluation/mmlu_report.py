@@ -17,8 +17,8 @@ from lm2.files import replacing
 if TYPE_CHECKING:
     from lm2.evaluation.mmlu import MmluOptions
 
-Asked = tuple[dict[str, Any], list[dict[str, Any]]]
-"""A model's description, and its records."""
+Asked = tuple[dict[str, Any], dict[str, dict[str, Any]]]
+"""A model's description, and its record of each subject."""
 MEAN = "Mean of the eight rows"
 Counts = dict[str, tuple[int, int]]
 """Subject -> (right, questions)."""
@@ -78,6 +78,7 @@ def write(options: "MmluOptions", asked: Sequence[Asked]) -> None:
     report = {
         "schema": SCHEMA,
         **options.settings(),
+        "limit": options.limit,
         "seed": "nothing is drawn",
         "rule": "the letter with the highest log-likelihood",
         "general": list(options.general),
@@ -91,12 +92,13 @@ def write(options: "MmluOptions", asked: Sequence[Asked]) -> None:
     print(page)
 
 
-def results_of(facts: dict[str, Any], options: "MmluOptions", records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One model's numbers, from its records of the subjects asked for."""
-    subjects = {record["key"][0]: record for record in records if record["key"][0] in options.subjects}
+def results_of(facts: dict[str, Any], options: "MmluOptions", records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One model's numbers over the subjects and the number of questions asked for; records may have more of both."""
+    subjects = {subject: records[subject] for subject in sorted(options.subjects)}
+    answers = {s: {kind: r[kind][: options.limit] for kind in ("picks", "targets")} for s, r in subjects.items()}
     counts = {
-        subject: (sum(p == t for p, t in zip(r["picks"], r["targets"], strict=True)), len(r["picks"]))
-        for subject, r in sorted(subjects.items())
+        subject: (sum(p == t for p, t in zip(*both.values(), strict=True)), len(both["picks"]))
+        for subject, both in answers.items()
     }
     lines = {"standard": standard_lines(counts), "paper": paper_lines(counts, options.general)}
     return {
@@ -106,7 +108,7 @@ def results_of(facts: dict[str, Any], options: "MmluOptions", records: Sequence[
         "seconds": round(sum(r["seconds"] for r in subjects.values()), 1),
         **{kind: {n: asdict(v) if v else None for n, v in rows.items()} for kind, rows in lines.items()},
         "subjects": {subject: {"right": right, "n": n} for subject, (right, n) in counts.items()},
-        "answers": {subject: {"picks": r["picks"], "targets": r["targets"]} for subject, r in sorted(subjects.items())},
+        "answers": answers,
     }
 
 
