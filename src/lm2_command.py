@@ -88,7 +88,7 @@ COMMANDS = {
     "eval babilong": Command(
         "lm2.cli.eval_babilong",
         "ask models BABILong's questions about long texts, with controls and baselines",
-        "lm2 eval babilong smollm2-lm2 --babi ../shared/data/babi",
+        "lm2 eval babilong smollm2-lm2 --babi babi --background books/test.jsonl.gz",
     ),
     "eval compare": Command(
         "lm2.cli.eval_compare",

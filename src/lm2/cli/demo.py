@@ -4,7 +4,7 @@ from lm2.demo.config import DemoConfig as Options
 
 EXAMPLES = (
     "lm2 demo",
-    "lm2 demo --babi ../shared/data/babi --books ../shared/data/books",
+    "lm2 demo --babi babi --books books",
 )
 STOPPED = "The last checkpoint is kept; the same command goes on from it."
 

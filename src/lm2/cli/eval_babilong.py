@@ -3,7 +3,7 @@
 from lm2.evaluation.config import BabilongConfig as Options
 
 EXAMPLES = (
-    "lm2 eval babilong smollm2-lm2 --babi ../shared/data/babi --background ../shared/data/books/test.jsonl.gz",
+    "lm2 eval babilong smollm2-lm2 --babi babi --background books/test.jsonl.gz",
     "lm2 eval babilong plain=SmolLM2-135M-Instruct.gguf rag=SmolLM2-135M-Instruct.gguf@rag:5 --chat --instruction"
     " --examples --post-prompt --tasks qa1 qa2 --lengths 0k 1k --samples 50 --anchors",
 )
