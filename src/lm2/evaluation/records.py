@@ -65,7 +65,8 @@ class Records:
 
     def add(self, key: Sequence[Any], record: dict[str, Any]) -> None:
         """Write a finished piece; `key` says which one it is."""
-        if not self.path.exists():
+        _drop_unfinished_line(self.path)
+        if not self.path.exists() or not self.path.stat().st_size:
             self._append({"schema": SCHEMA, "settings": self.settings})
         record = {"key": list(key), **record}
         self._append(record)
