@@ -66,7 +66,7 @@ def memory_model(kind: str) -> PreTrainedModel:
         model = wrap.from_backbone(LlamaForCausalLM(llama().config), segment_length=SEGMENT, memory_tokens=3)
     for name, weight in model.named_parameters():
         if "memory" in name and weight.dim() == 2:
-            torch.nn.init.normal_(weight, std=0.6)
+            torch.nn.init.normal_(weight, std=0.2 if kind == "armt" else 0.6)
     return model.eval()
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm2.data.tokenizer import opening
+
 BLOCK = 4096
 """Characters that are collected before they are encoded."""
 ANCHOR = 64
@@ -97,13 +99,8 @@ def codec_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, chat
             "pieces: save the model with a fast tokenizer (a tokenizer.json)"
         )
     prefix, suffix = _chat_frame(tokenizer) if chat else ("", "")
-    start = () if chat else _start(tokenizer)
+    start = () if chat else tuple(opening(tokenizer))
     return Codec(tokenizer, start, prefix, suffix, _stop(model, tokenizer))
-
-
-def _start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    first = tokenizer("a")["input_ids"][:1]
-    return (tokenizer.bos_token_id,) if first == [tokenizer.bos_token_id] else ()
 
 
 def _chat_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:

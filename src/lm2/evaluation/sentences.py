@@ -24,6 +24,8 @@ from lm2.evaluation.tokens import LengthTokenizer
 MIN_TOKENS = 10
 CHARS_PER_TOKEN = 10
 """A place is this many characters for each token wanted."""
+LEAST_CHARS = 1000
+"""Of a place, so that some whole sentence is in it however few tokens are wanted."""
 
 GENERATED_SENTENCES = 20_000
 PLACES_TRIED = 1000
@@ -118,7 +120,7 @@ class Background:
     def _place(self, rng: np.random.Generator, n_tokens: int) -> Stretch:
         number = int(rng.integers(len(self.texts)))
         start = int(rng.integers(len(self.texts[number])))
-        return Stretch(number, *self.book(number).inner(start, start + CHARS_PER_TOKEN * n_tokens))
+        return Stretch(number, *self.book(number).inner(start, start + max(LEAST_CHARS, CHARS_PER_TOKEN * n_tokens)))
 
     def _used(self, stretch: Stretch, max_tokens: int | None) -> np.ndarray:
         """Indices of the sentences that are neither too short nor too long."""

@@ -19,8 +19,8 @@ def runner(model=None, **limits) -> AttentionRunner:
     return AttentionRunner("plain", {"source": "tiny"}, model, tiny.codec(model), **limits)
 
 
-def ids_of(text: str) -> torch.Tensor:
-    return tiny.tokenizer()(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+def ids_of(text: str, special: bool = True) -> torch.Tensor:
+    return tiny.tokenizer()(text, add_special_tokens=special, return_tensors="pt")["input_ids"]
 
 
 def generated(model, ids: torch.Tensor) -> str:
@@ -40,13 +40,15 @@ def test_full_attention_is_the_models_own_greedy_answer(chunk, monkeypatch):
 
 def test_the_chat_frame_is_part_of_the_prompt():
     chat = AttentionRunner("chat", {}, tiny.llama(), tiny.codec(tiny.llama(), chat=True))
-    expected = generated(tiny.llama(), ids_of("<bos>user: " + BEFORE + "It rains." + AFTER + "<eos>assistant:"))
+    expected = generated(
+        tiny.llama(), ids_of("<bos>user: " + BEFORE + "It rains." + AFTER + "<eos>assistant:", special=False)
+    )
     assert chat.answer(BEFORE, ["It rains."], AFTER, NEW) == expected
 
 
 def test_a_prompt_that_is_too_long_is_refused_and_not_cut():
     room = 256 - NEW
-    fits = tiny.tokenizer().decode(ids_of(tiny.prose(100))[0, : room - 40])
+    fits = tiny.tokenizer().decode(ids_of(tiny.prose(100), special=False)[0, : room - 40])
     assert runner().answer(BEFORE, [fits], AFTER, NEW)
     with pytest.raises(TooLong, match=r"more than 250 tokens and 6 new ones, and the model takes 256"):
         runner().answer(BEFORE, [tiny.prose(100)], AFTER, NEW)
@@ -54,8 +56,8 @@ def test_a_prompt_that_is_too_long_is_refused_and_not_cut():
 
 def test_the_last_tokens_keep_instruction_and_question():
     context, last = tiny.prose(40), 64
-    head, tail = ids_of(BEFORE)[0].tolist(), ids_of(AFTER)[0].tolist()
-    body = ids_of(context)[0].tolist()[-(last - len(head) - len(tail)) :]
+    head, tail = ids_of(BEFORE)[0].tolist(), ids_of(AFTER, special=False)[0].tolist()
+    body = ids_of(context, special=False)[0].tolist()[-(last - len(head) - len(tail)) :]
     ids = torch.tensor([[*head, *body, *tail]])
     assert ids.shape[1] == last
     assert runner(last=last).answer(BEFORE, [context], AFTER, NEW) == generated(tiny.llama(), ids)

@@ -20,7 +20,7 @@ def runner(kind: str) -> StreamingRunner:
 
 
 def ids_of(text: str) -> torch.Tensor:
-    return tiny.tokenizer()(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    return tiny.tokenizer()(text, return_tensors="pt")["input_ids"]
 
 
 def generated(kind: str, ids: torch.Tensor, state=None) -> str:
