@@ -37,14 +37,34 @@ def test_samples_have_the_facts_before_their_question_and_no_earlier_question():
         ("4 Where is Mary? \toffice\t3", "support '3' must name earlier fact lines"),
         ("4 Where is Mary? \toffice\tx", "support 'x'"),
         ("", "expected 'N text'"),
+        ("4 Where is Mary? office 1", "a fact ends with a full stop, and a question has two tabs"),
+        ("4 Where is Mary \toffice\t1", "a question ends with a question mark, found 'Where is Mary'"),
+        ("4 Where is Mary? \toffice\t ", "3 fields"),
     ],
 )
 def test_corrupt_line_is_named_by_file_and_number(tmp_path, line, reason):
     folder = tmp_path / "en"
     folder.mkdir()
     (folder / "qa1_x_train.txt").write_text(STORY + line + "\n" + STORY)
-    with pytest.raises(ValueError, match=rf"en/qa1_x_train\.txt:4: .*{reason}"):
+    with pytest.raises(ValueError, match=rf"en/qa1_x_train\.txt:4: .*{reason}.* Restore this line, or"):
         read_stories(tmp_path, "qa1", "train")
+
+
+def test_bytes_that_are_no_text_are_named_by_file_and_number(tmp_path):
+    (tmp_path / "qa1_train.txt").write_bytes(STORY.encode() + b"4 Mary went to the caf\xe9.\n")
+    with pytest.raises(ValueError, match=r"qa1_train\.txt:4: expected UTF-8 text, found byte 0xe9"):
+        read_stories(tmp_path, "qa1", "train")
+
+
+def test_damaged_archive_is_one_sentence(tmp_path):
+    path = tmp_path / "babi.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("en/qa1_x_train.txt", STORY * 100)
+    whole = path.read_bytes()
+    for damaged in (b"no zip", whole[: len(whole) // 2], whole[:60] + bytes(20) + whole[80:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"babi\.zip is not a zip archive or is damaged .*give the folder or zip"):
+            read_stories(path, "qa1", "train")
 
 
 def test_missing_data_says_what_to_give(tmp_path):
