@@ -1,5 +1,6 @@
-"""RMT and ARMT learn: recall of a value over two segments, with the library's trainer."""
+"""RMT and ARMT learn, with the library's trainer: recall of a value over two segments, and simulated qa1."""
 
+import runpy
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +10,16 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from lm2.baselines import ARMTForCausalLM, RMTForCausalLM
+from lm2.demo.config import DemoConfig
+from lm2.demo.contender import train_one
+from lm2.demo.material import prepare_evaluation, prepare_training, sources_of
+from lm2.demo.recipe import recipe_of
+from lm2.demo.runner import check_settings
 from lm2.training import BatchRequest, RunConfig, Stage, train
 from tests.baselines.cases import SHAPE, VOCABULARY, M, T
 
 KINDS = {"rmt": RMTForCausalLM, "armt": ARMTForCausalLM}
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "learn_qa1.py"
 VALUES = range(10, 18)
 QUESTION = 5
 
@@ -65,3 +72,22 @@ def test_recall_over_two_segments(kind, tmp_path):
 def test_recall_over_two_segments_with_other_seeds(kind, seed, tmp_path):
     model = train(recall_run(kind, seed, tmp_path)).model
     assert recall_accuracy(model) >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_simulated_qa1_at_the_trained_length(tmp_path):
+    """Its short twins are the recall above, and a whole small demo in `tests/demo`."""
+    demo = DemoConfig(out=tmp_path / "demo", segments=(1, 2, 4))
+    demo.out.mkdir()
+    recipe, sources = recipe_of(demo), sources_of(demo)
+    check_settings(demo, recipe)
+    prepare_training(demo, recipe, sources)
+    prepare_evaluation(demo, recipe, sources)
+    (demo.out / "base").mkdir()
+    train_one(demo, "base")
+    benchmark = runpy.run_path(str(BENCHMARK))
+    options = benchmark["Options"](demo=demo.out, folder=tmp_path / "learn")
+    for kind in KINDS:
+        result = benchmark["learn"](kind, options)
+        assert min(result["own_1"], result["own_2"], result["earlier_2"]) >= 0.99, kind

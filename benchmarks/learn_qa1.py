@@ -1,0 +1,119 @@
+"""Do RMT and ARMT learn simulated qa1 in background text at their trained length of two segments?
+
+    lm2 demo --out runs/demo
+    python benchmarks/learn_qa1.py --demo runs/demo [--out docs/results/baselines.json]
+
+They start from the demo's backbone, which has learned on single segments to bind names to places, read its kinds of
+rows, of one and two segments, and are asked its questions. In "own" the decisive fact lies in the question's segment,
+in "earlier" in one before it. Texts of four segments are longer than any that they have read.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lm2.baselines import ARMTForCausalLM, RMTForCausalLM
+from lm2.demo.config import DemoConfig, Where
+from lm2.demo.contender import SETTINGS_FILE
+from lm2.demo.evaluation import answer
+from lm2.demo.material import load_set, training_rows
+from lm2.demo.recipe import Phase, recipe_of, stages
+from lm2.demo.rows import make_batch
+from lm2.files import replacing
+from lm2.training import RunConfig, train
+
+Kind = Literal["rmt", "armt"]
+KINDS: dict[Kind, type[RMTForCausalLM] | type[ARMTForCausalLM]] = {"rmt": RMTForCausalLM, "armt": ARMTForCausalLM}
+PHASES = (Phase(0.06, (2,), ("repeated",)), Phase(0.94, (1, 2, 2), ("repeated", "dense", "scattered", "scattered")))
+COLUMNS: tuple[tuple[Where, int], ...] = (("own", 1), ("own", 2), ("earlier", 2), ("earlier", 4))
+"""Where the decisive fact is, and the text's number of segments."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train RMT and ARMT on simulated qa1, and ask them."""
+
+    demo: Path = Path("runs/demo")
+    """The folder of a demo whose backbone is trained"""
+    folder: Path = Path("runs/learn-qa1")
+    """Checkpoints and logs; the same command goes on with what is in it"""
+    out: Path | None = None
+    """JSON file for the numbers"""
+    seed: int = 0
+    """Of new weights and rows"""
+    kinds: tuple[Kind, ...] = ("rmt", "armt")
+    """Which are trained"""
+    steps: int = 800
+    """Steps of each model, of 64 segments"""
+    memory_tokens: int = 16
+    """Memory tokens of RMT, write tokens of ARMT"""
+
+
+def start(kind: Kind, options: Options, segment_length: int) -> PreTrainedModel:
+    """The untrained model around the demo's backbone."""
+    backbone = AutoModelForCausalLM.from_pretrained(options.demo / "base" / "model")
+    tokens = options.memory_tokens
+    return KINDS[kind].from_backbone(backbone, segment_length=segment_length, memory_tokens=tokens)
+
+
+def run_of(kind: Kind, options: Options) -> RunConfig:
+    """The training of one model, as in the demo but for the lengths."""
+    settings = json.loads((options.demo / SETTINGS_FILE).read_text(encoding="utf-8"))
+    demo = DemoConfig.from_json(settings["options"], options.demo)
+    recipe, plan = recipe_of(demo), stages(PHASES, options.steps)
+    return RunConfig(
+        model=partial(start, kind, options, recipe.segment_length),
+        make_batch=partial(make_batch, training_rows(demo, recipe), PHASES, plan),
+        stages=plan,
+        output_dir=options.folder / kind,
+        seed=options.seed,
+        learning_rate=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        schedule="trapezoid",
+        warmup_steps=min(50, options.steps // 4),
+        save_every=200,
+        keep_checkpoints=1,
+        report_to=(),
+    )
+
+
+def learn(kind: Kind, options: Options) -> dict[str, Any]:
+    """Train a model and ask it; the minutes are those of this process, by the clock and of the processor."""
+    began, cpu = time.perf_counter(), time.process_time()
+    model = train(run_of(kind, options), resume=True).model
+    assert isinstance(model, PreTrainedModel)
+    result = {"minutes": (time.perf_counter() - began) / 60, "cpu_minutes": (time.process_time() - cpu) / 60}
+    model.save_pretrained(options.folder / kind / "model")
+    accuracies = {f"{where}_{n}": accuracy(model.eval(), options.demo, where, n) for where, n in COLUMNS}
+    return {"parameters": model.num_parameters(), **result, **accuracies}
+
+
+def accuracy(model: PreTrainedModel, demo: Path, where: Where, segments: int) -> float:
+    """Share of right answers, the greedy choice among all tokens."""
+    asked = load_set(demo, where, segments)
+    answers = answer(model, torch.from_numpy(asked.ids), model.config.segment_length)
+    return (answers == torch.from_numpy(asked.answers)).float().mean().item()
+
+
+def main(options: Options) -> None:
+    """Train and ask both, and write the numbers."""
+    torch.set_num_threads(1)
+    models: dict[str, dict[str, Any]] = {}
+    for kind in options.kinds:
+        models[kind] = learn(kind, options)
+        print(kind, {name: round(value, 3) for name, value in models[kind].items()}, flush=True)
+    if options.out is not None:
+        settings = {name: getattr(options, name) for name in ("seed", "steps", "memory_tokens")}
+        with replacing(options.out) as beside:
+            beside.write_text(json.dumps({**settings, "models": models}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
