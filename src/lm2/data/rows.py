@@ -58,7 +58,7 @@ class TrainingRows:
     """Rows of one task for training.
 
     Args:
-        task: "qa1", "qa2" or "qa3"; any task when `stories` are given.
+        task: one of qa1 to qa10; any task when `stories` are given.
         tokenizer: any Hugging Face tokenizer.
         background: text between the facts; None fills rows with facts and questions alone, as one long story.
         max_facts: a row's story has 1 to this many facts, drawn uniformly (not used without background).
