@@ -7,6 +7,7 @@ import torch
 from lm2 import LM2Cache
 from lm2.study import measures
 from lm2.study.measure import recorded_masses
+from lm2.training.write_cost import with_write_cost
 
 
 @pytest.fixture
@@ -71,6 +72,19 @@ def test_a_roll_out_walks_like_the_whole_model_when_inputs_are_the_same(tiny, mo
     walked = cache.copy()
     model.model(noise[:2, :12], past_key_values=walked)
     torch.testing.assert_close(rolled, walked.states[1].bank)
+
+
+def test_all_but_free_writes_and_rivals_pay_for_writing(tiny, batch):
+    """A row of one segment draws no noise and carries nothing, so all else is the plain pass."""
+    model = tiny("default").train()
+    short = {**batch, "input_ids": batch["input_ids"][:, :4], "labels": batch["labels"][:, :4]}
+    plain = model(**short).loss
+    for variant in ("free-writes", "free-writes+carried", "rmt", "plain"):
+        assert torch.equal(measures.forward_of(variant, "once")(model, short, 0).loss, plain)
+    priced = with_write_cost(model, short, 0, measures.WRITE_COST).loss
+    assert priced > plain
+    for variant in ("default", "mean", "carried", "roll-outs", "burn-in"):
+        assert torch.equal(measures.forward_of(variant, "once")(model, short, 0).loss, priced)
 
 
 def test_divergence_stops_the_run(tiny, batch):

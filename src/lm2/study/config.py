@@ -21,19 +21,14 @@ RULE_PARTS = {
     "no-clip": "rows are not bounded",
     "no-mass": "mass 1 for every slot in every segment",
     "addresses": "a learned address per slot added to the keys",
-    "soft-rho": "rho is a plain sigmoid, without true zeros",
     "no-rho": "every token is worth writing",
     "spread-forget": "forget biases log U(1, 1024) instead of one value",
-    "half-input": "input gates start at sigmoid(0)",
-    "detached-alignment": "no gradient from the write's alignment to the bank",
-    "detached-write": "the same, and none from the gates to the bank",
     "gates-offer-only": "gates read the offer alone, not the bank",
-    "raw-heads": "queries and keys of the memory are not normalised per head",
-    "random-start": "query, key and offer projections start random, not as the block's attention and the identity",
     "no-look-back": "a segment sees nothing of the one before (qa1, qa2; once never has a look-back)",
 }
 """Parts of the write rule, and of what it is given."""
 MEASURES = {
+    "free-writes": "no price on writing (the others pay 0.05 x mean rho, as the demo does)",
     "fixed-count": "every training row has 16 segments",
     "roll-outs": "bank alone walks through cached noise segments, with gradient",
     "carried": "half of the rows start from another row's bank",
@@ -47,7 +42,6 @@ RIVALS = {
 EXCLUSIVE = (
     ("mean", "transposed", "transposed-null"),
     ("convex", "no-clip", "to-zero"),
-    ("soft-rho", "no-rho"),
     ("roll-outs", "carried", "burn-in"),
 )
 """Parts that change the same thing; a variant has at most one of each group."""
@@ -190,5 +184,10 @@ def check_variant(variant: str) -> None:
 
 def describe(variant: str) -> str:
     """What a variant changes, in words."""
-    texts = {DEFAULT: "the rule of lm2.memory, random numbers of segments", **RULE_PARTS, **MEASURES, **RIVALS}
+    texts = {
+        DEFAULT: "the rule of lm2.memory, random numbers of segments, a price on writing",
+        **RULE_PARTS,
+        **MEASURES,
+        **RIVALS,
+    }
     return "; ".join(texts[part] for part in variant.split("+"))

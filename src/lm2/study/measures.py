@@ -16,27 +16,31 @@ from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lm2.cache import LM2Cache
+from lm2.demo.recipe import Recipe
 from lm2.memory import LM2Memory
 from lm2.modeling import LM2ForCausalLM
+from lm2.study.config import RIVALS
 from lm2.study.rules import memories
 from lm2.study.tasks import load_task
+from lm2.training.write_cost import Forward, fresh_rows, with_write_cost
 
 Batch = dict[str, Any]
 Walk = Callable[[LM2ForCausalLM, LM2Cache, np.random.Generator], LM2Cache]
 """Takes a state at the border of a segment to what it is after some segments of noise."""
 
+WRITE_COST = Recipe.write_cost
 LONGEST_WALK = 64
 NOISE_ROWS, NOISE_SEGMENTS = 16, 8
 """Rows and segments of noise whose inputs a roll-out draws from."""
 
 
-def checked(model: Any, batch: Batch, step: int, forward: Callable[[Any, Batch, int], Any] | None = None) -> Any:
+def checked(model: Any, batch: Batch, step: int, forward: Forward = fresh_rows) -> Any:
     """One pass that stops the run when it diverges.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
-    out = model(**batch, use_cache=False) if forward is None else forward(model, batch, step)
+    out = forward(model, batch, step)
     if not torch.isfinite(out.loss):
         raise FloatingPointError(f"the loss is {out.loss.item()} at step {step}")
     return out
@@ -106,15 +110,20 @@ def roll_out(model: LM2ForCausalLM, cache: LM2Cache, rng: np.random.Generator, t
     return _with_banks(cache, banks)
 
 
-def forward_of(variant: str, task: str) -> Callable[[Any, Batch, int], Any]:
-    """The training forward of a variant; rules and rivals have the plain one."""
-    forwards = {
+def forward_of(variant: str, task: str) -> Forward:
+    """The training forward of a variant; rivals have no writes to pay for."""
+    if variant in RIVALS:
+        return checked
+    forwards: dict[str, Forward] = {
         "carried": carried,
         "burn-in": partial(walked, task=task, walk=partial(burn_in, task=task)),
         "roll-outs": partial(walked, task=task, walk=partial(roll_out, task=task)),
     }
-    named = [forwards[part] for part in variant.split("+") if part in forwards]
-    return partial(checked, forward=named[0]) if named else checked
+    parts = variant.split("+")
+    forward = next((forwards[part] for part in parts if part in forwards), fresh_rows)
+    if "free-writes" not in parts:
+        forward = partial(with_write_cost, cost=WRITE_COST, forward=forward)
+    return partial(checked, forward=forward)
 
 
 def _walk_length(rng: np.random.Generator) -> int:

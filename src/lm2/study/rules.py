@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lm2.configuration import LM2Config
-from lm2.memory import OFFER_EPS, Float32Linear, LM2Memory, WriteGate
+from lm2.memory import OFFER_EPS, LM2Memory
 from lm2.modeling import LM2DecoderLayer, LM2ForCausalLM
 
 STEEP_EPS = 1e-6
@@ -116,21 +116,6 @@ class Addresses(Rule):
         return super().keys(norm_RND) + self.address_KNE
 
 
-class SoftWriteGate(WriteGate):
-    """rho = sigmoid(x W_rho + b)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return Float32Linear.forward(self, input).sigmoid()
-
-
-class SoftRho(Rule):
-    """rho without true zeros and ones."""
-
-    def __init__(self, config: LM2Config):
-        super().__init__(config)
-        self.write_gate = SoftWriteGate(self.width, self.heads)
-
-
 class NoRho(Rule):
     """rho = 1."""
 
@@ -146,30 +131,6 @@ class SpreadForget(Rule):
         super().start(block)
         with torch.no_grad():
             self.forget_gate.bias.uniform_(1, HORIZON).log_()
-
-
-class HalfInput(Rule):
-    """Input gates start half open."""
-
-    def start(self, block: LM2DecoderLayer) -> None:
-        super().start(block)
-        nn.init.zeros_(self.input_gate.bias)
-
-
-class DetachedAlignment(Rule):
-    """The write's alignment sends no gradient to the bank; its queries and keys still learn from it."""
-
-    def align(self, q_RTD: Tensor, norm_RND: Tensor) -> Tensor:
-        return super().align(q_RTD, norm_RND.detach())
-
-
-class DetachedWrite(Rule):
-    """Neither alignment nor gates send a gradient to the bank: it flows through the forget factor alone."""
-
-    def write(
-        self, bank_RND: Tensor, norm_RND: Tensor, start_ND: Tensor, q_RTD: Tensor, rho_RTH: Tensor, u_RTD: Tensor
-    ) -> Tensor:
-        return super().write(bank_RND, norm_RND.detach(), start_ND, q_RTD, rho_RTH, u_RTD)
 
 
 class GatesOfferOnly(Rule):
@@ -190,41 +151,14 @@ class ToZero(Rule):
         return super().update(bank_RND, norm_RND, torch.zeros_like(start_ND), mass_RND, offer_RND)
 
 
-class RawHeads(Rule):
-    """Queries and keys are not normalised."""
-
-    def query(self, x: Tensor) -> Tensor:
-        return self.q_proj(x).float()
-
-    def keys(self, norm_RND: Tensor) -> Tensor:
-        return self._split(self.k_proj(norm_RND))
-
-
-class RandomStart(Rule):
-    """Query, key and offer projections start random, not as the block's attention and the identity."""
-
-    def start(self, block: LM2DecoderLayer) -> None:
-        super().start(block)
-        for linear in (self.q_proj, self.k_proj, self.u_proj):
-            linear.reset_parameters()
-        for norm in (self.q_norm, self.k_norm):
-            nn.init.ones_(norm.weight)
-
-
 RULES: dict[str, type[Rule]] = {
     "no-mass": NoMass,
     "steep": Steep,
-    "detached-alignment": DetachedAlignment,
-    "detached-write": DetachedWrite,
     "gates-offer-only": GatesOfferOnly,
     "to-zero": ToZero,
     "spread-forget": SpreadForget,
-    "half-input": HalfInput,
-    "soft-rho": SoftRho,
     "no-rho": NoRho,
-    "random-start": RandomStart,
     "addresses": Addresses,
-    "raw-heads": RawHeads,
     "mean": Mean,
     "transposed": Transposed,
     "transposed-null": TransposedNull,

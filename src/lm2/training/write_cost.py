@@ -4,6 +4,7 @@ Once every training answer is right, nothing in the loss asks for less writing f
 interest, and what such writes do to a bank shows only in texts much longer than those of training.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,12 +12,21 @@ from torch import Tensor, nn
 
 from lm2.memory import WriteGate
 
+Forward = Callable[[Any, dict[str, Any], int], Any]
 
-def with_write_cost(model: nn.Module, batch: dict[str, Any], step: int, cost: float) -> Any:
+
+def fresh_rows(model: nn.Module, batch: dict[str, Any], step: int) -> Any:
+    """The plain pass: every row starts from M_0."""
+    return model(**batch, use_cache=False)
+
+
+def with_write_cost(
+    model: nn.Module, batch: dict[str, Any], step: int, cost: float, forward: Forward = fresh_rows
+) -> Any:
     """A `training_forward`: one pass whose loss is loss + cost * mean rho, over tokens, heads and memories.
 
     Passes and processes share the cost as they share the loss, by their number of labels. A model without write gates
-    trains as it is.
+    trains as it is. `forward` makes the pass that is paid for.
     """
     shares: list[Tensor] = []
     hooks = [
@@ -25,7 +35,7 @@ def with_write_cost(model: nn.Module, batch: dict[str, Any], step: int, cost: fl
         if isinstance(module, WriteGate)
     ]
     try:
-        output = model(**batch, use_cache=False)
+        output = forward(model, batch, step)
     finally:
         for hook in hooks:
             hook.remove()
