@@ -55,6 +55,11 @@ COMMANDS = {
         "count a model's parameters and the bytes of its state",
         "lm2 info lm2-1.7b",
     ),
+    "train retrofit": Command(
+        "lm2.cli.train_retrofit",
+        "give a pretrained model a memory and train it, alone at first and then with the base",
+        "lm2 train retrofit --base SmolLM2-135M-Instruct.gguf --data data/books --out runs/smollm2-lm2",
+    ),
     "data prepare": Command(
         "lm2.cli.data_prepare",
         "tokenize documents (files, folders, the hub) into a store for training",

@@ -7,9 +7,11 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -45,6 +47,29 @@ def load_base(base: str | Path) -> Base:
             "'HuggingFaceTB/SmolLM2-135M-Instruct'"
         )
     return load_hub(str(base))
+
+
+def base_config(base: str | Path) -> PreTrainedConfig:
+    """The configuration of what `load_base` would load, without its weights.
+
+    Raises:
+        ValueError: nothing is there, or the family is not supported.
+    """
+    path = Path(base).expanduser()
+    place: dict[str, Any] = {"pretrained_model_name_or_path": str(base)}
+    if path.is_file():
+        place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    elif path.is_dir():
+        place = {"pretrained_model_name_or_path": path, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(**place)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{str(base)!r} cannot be read as a model ({_first_line(error)}): give a Hugging Face folder, a GGUF file "
+            "or a hub name such as 'HuggingFaceTB/SmolLM2-135M-Instruct'"
+        ) from error
+    check_family(config.model_type)
+    return config
 
 
 def load_folder(folder: Path) -> Base:

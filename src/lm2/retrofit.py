@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.configuration import LM2Config
 from lm2.gguf import check_family, load_base
@@ -61,20 +61,17 @@ def add_memory(
 
     Source: the identity start of LM2 (arXiv 2502.06049, section 2); the zero value projection is ours.
     """
-    check_family(base_model.config.model_type)
     _check_float_weights(base_model)
-    fields = base_model.config.to_dict()
-    config = LM2Config(
-        base_model_type=base_model.config.model_type,
+    config = with_memory(
+        base_model.config,
         memory_slots=memory_slots,
         segment_length=segment_length,
-        memory_layers=None if memory_layers is None else list(memory_layers),
+        memory_layers=memory_layers,
         memory_heads=memory_heads,
         memory_key_value_heads=memory_key_value_heads,
         memory_topk=memory_topk,
         look_back=look_back,
         bptt_segments=bptt_segments,
-        **{name: value for name, value in fields.items() if name not in PROVENANCE},
     )
     config._attn_implementation = base_model.config._attn_implementation
     model = LM2ForCausalLM._from_config(config, dtype=base_model.dtype).to(base_model.device)
@@ -82,6 +79,14 @@ def add_memory(
     _start_memory(model)
     model.generation_config = copy.deepcopy(base_model.generation_config)
     return model.train(base_model.training)
+
+
+def with_memory(base: PreTrainedConfig, *, memory_layers: Sequence[int] | None = None, **memory: Any) -> LM2Config:
+    """The configuration of a base with a memory. Options and errors are those of `add_memory`."""
+    check_family(base.model_type)
+    fields = {name: value for name, value in base.to_dict().items() if name not in PROVENANCE}
+    layers = None if memory_layers is None else list(memory_layers)
+    return LM2Config(base_model_type=base.model_type, memory_layers=layers, **memory, **fields)
 
 
 def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
@@ -102,7 +107,7 @@ def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
     _check_free(out)
     model, tokenizer = load_base(base)
     model = add_memory(model, **memory)
-    _save(model, tokenizer, out)
+    save_folder(model, tokenizer, out)
     return out
 
 
@@ -149,8 +154,12 @@ def _check_free(out: Path) -> None:
         raise ValueError(f"{str(out)!r} already holds {count} files: choose another folder, or empty this one first")
 
 
-def _save(model: LM2ForCausalLM, tokenizer: PreTrainedTokenizerBase | None, out: Path) -> None:
-    """Write the folder beside `out` and rename it, so that a failure leaves nothing behind."""
+def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, out: Path) -> None:
+    """Write the folder beside `out` and rename it, so that a failure leaves nothing behind.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lm2.data.order import drawn, key_of, permuted, shares
-from lm2.data.packing import Row, Windows
+from lm2.data.packing import IGNORED, Row, Windows
 from lm2.data.store import Store
 
 if TYPE_CHECKING:
@@ -68,6 +68,35 @@ class PackedRows:
     def passes(self, step: int, segments: int) -> dict[str, float]:
         """How often each source's rows of so many segments have been gone through before a step."""
         return self.order.passes(step, segments)
+
+
+def held_out_rows(folder: str | Path, segment_length: int, segments: int, rows: int) -> dict[str, Tensor]:
+    """Rows to watch a memory on: input_ids and labels (rows, segments T), each a piece of one document without pads.
+
+    They are spread over the store, the same in each call.
+
+    Raises:
+        ValueError: the store has no document that fills a row.
+    """
+    store, chosen = Store(folder), []
+    sources = [Windows(store, name, segment_length) for name in store.sources]
+    places = [(windows, index) for windows in sources for index in range(windows.rows(segments))]
+    for i in range(len(places)):
+        windows, index = places[permuted(i, len(places), key_of("held out"))]
+        row = windows.row(index, segments)
+        if row.position_ids[-1] == len(row.labels) - 1 and (row.labels[1:] != IGNORED).all():
+            chosen.append(row)
+        if len(chosen) == rows:
+            break
+    if not chosen:
+        raise ValueError(
+            f"{folder} has 0 documents that fill a row of {segments} segments of {segment_length} tokens: use shorter "
+            "rows or longer documents"
+        )
+    return {
+        "input_ids": torch.from_numpy(np.stack([row.input_ids for row in chosen])),
+        "labels": torch.from_numpy(np.stack([row.labels for row in chosen])),
+    }
 
 
 class Order:

@@ -67,7 +67,7 @@ def train(run: RunConfig, *, resume: bool = False) -> LM2Trainer:
             f"{run.output_dir} already holds {Path(checkpoint).name}: resume it, or choose another output_dir."
         )
     if checkpoint is not None:
-        _check_same_run(Path(checkpoint), run)
+        check_same_run(Path(checkpoint), run)
     torch.manual_seed(run.seed)
     trainer = LM2Trainer(run, run.model())
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -337,7 +337,8 @@ def _check_parallelism(run: RunConfig, trainer: LM2Trainer) -> None:
             )
 
 
-def _check_same_run(checkpoint: Path, run: RunConfig) -> None:
+def check_same_run(checkpoint: Path, run: RunConfig) -> None:
+    """Raises ValueError if a checkpoint is not one of this run, with what differs."""
     path = checkpoint / RUN_FILE
     if not path.exists():
         raise ValueError(f"{checkpoint} has no {RUN_FILE}, so it is not a checkpoint of this trainer: remove it.")

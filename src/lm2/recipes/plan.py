@@ -1,0 +1,109 @@
+"""A plan is what a recipe makes of its options: the phases of a training, one `RunConfig` each.
+
+Each phase trains in a folder of its own, OUT/NAME, from where the phase before ended. When the last is done the model
+and its tokenizer go to OUT/model. What is done already is not done again, so the same command goes on.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+
+import lm2.baselines  # noqa: F401  registers RMT and ARMT, as `import lm2` does LM2
+from lm2.configuration import LM2Config
+from lm2.files import replacing
+from lm2.recipes.parts import Part, merged, only_trained
+from lm2.retrofit import save_folder
+from lm2.training import RunConfig, train
+from lm2.training.trainer import check_same_run
+
+PLAN_FILE, MODEL_FOLDER = "recipe.json", "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOf:
+    """Makes the model of a phase: `start`'s, or the one that the phase before ended with.
+
+    The folder of the phase before is no field: a training may go on when its folder has moved.
+    """
+
+    start: Callable[[], PreTrainedModel]
+    trains: Part = "all"
+    lora_rank: int | None = None
+    before: InitVar[Path | None] = None
+    _before: Path | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self, before: Path | None):
+        object.__setattr__(self, "_before", before)
+
+    def __call__(self) -> Any:
+        model = self.start() if self._before is None else last_model(self._before)
+        return only_trained(model, self.trains, self.lora_rank or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a recipe does."""
+
+    recipe: str
+    options: Any
+    config: LM2Config
+    """Shape of the model"""
+    phases: dict[str, RunConfig]
+    """By the name of the folder, in order"""
+    tokenizer: Callable[[], PreTrainedTokenizerBase | None]
+
+    def describe(self) -> dict[str, Any]:
+        """The options and every resolved setting, as JSON values."""
+        phases = {name: run.describe() for name, run in self.phases.items()}
+        described = {"recipe": self.recipe, "options": dataclasses.asdict(self.options)}
+        return json.loads(json.dumps(described | {"model": self.config.to_dict(), "phases": phases}, default=str))
+
+
+def last_model(folder: Path) -> PreTrainedModel:
+    """The model of the last checkpoint in a phase's folder, in float32."""
+    checkpoint = _last(folder)
+    if checkpoint is None:
+        raise ValueError(f"{folder} holds 0 checkpoints: the phase before has to be done first")
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
+
+
+def carry_out(plan: Plan) -> Path:
+    """Do what is not done yet of a plan.
+
+    Returns:
+        The folder of the finished model.
+
+    Raises:
+        ValueError: the folder holds a training with other settings, or a phase cannot be done.
+    """
+    out: Path = plan.options.out
+    for run in plan.phases.values():
+        if (checkpoint := _last(run.output_dir)) is not None:
+            check_same_run(checkpoint, run)
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / PLAN_FILE) as beside:
+        beside.write_text(json.dumps(plan.describe(), indent=2) + "\n", encoding="utf-8")
+    is_first = True
+    for run in plan.phases.values():
+        if _last(run.output_dir) != run.output_dir / f"checkpoint-{run.steps}":
+            is_first = train(run, resume=True).is_world_process_zero()
+    if is_first and not (out / MODEL_FOLDER).exists():
+        save_folder(_finished(run), plan.tokenizer(), out / MODEL_FOLDER)
+    return out / MODEL_FOLDER
+
+
+def _last(folder: Path) -> Path | None:
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return None if checkpoint is None else Path(checkpoint)
+
+
+def _finished(run: RunConfig) -> PreTrainedModel:
+    adapted = isinstance(run.model, ModelOf) and run.model.trains == "lora"
+    return merged(run.model(), str(_last(run.output_dir))) if adapted else last_model(run.output_dir)

@@ -1,0 +1,96 @@
+"""Give a pretrained model a memory, and go on training it on long documents.
+
+The memory first, alone, around the base as it is: its gradient is cheap, and the base cannot drift while the memory
+still says nothing. Then everything, or the memory and LoRA adapters on the base.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from lm2.data.encoding import load_tokenizer
+from lm2.data.packed import PackedRows, held_out_rows
+from lm2.gguf import base_config, load_base
+from lm2.recipes.options import RetrofitOptions
+from lm2.recipes.plan import ModelOf, Plan
+from lm2.retrofit import add_memory, with_memory
+from lm2.training import RunConfig, Stage
+
+
+def retrofit(options: RetrofitOptions) -> Plan:
+    """The plan of a retrofit: the phases `memory` and `all` (or `lora`).
+
+    Raises:
+        ValueError: settings that cannot be.
+    """
+    shape = base_config(options.base)
+    memory = memory_options(options, shape.num_key_value_heads)
+    start = partial(start_model, options.base, **memory)
+    phases = {}
+    if options.memory_steps:
+        model = ModelOf(start=start, trains="memory")
+        phases["memory"] = _run(options, "memory", 0, model, options.memory_steps, options.memory_learning_rate, 1.0)
+    if options.steps:
+        name, rank = options.train_base, options.lora_rank if options.train_base == "lora" else None
+        before = phases["memory"].output_dir if phases else None
+        model = ModelOf(start=start, trains=name, lora_rank=rank, before=before)
+        factor = options.memory_learning_rate / options.learning_rate
+        phases[name] = _run(options, name, 1, model, options.steps, options.learning_rate, factor)
+    return Plan(
+        recipe="retrofit",
+        options=options,
+        config=with_memory(shape, **memory),
+        phases=phases,
+        tokenizer=partial(load_tokenizer, options.base),
+    )
+
+
+def memory_options(options: RetrofitOptions, key_value_heads: int) -> dict[str, Any]:
+    """The options of `add_memory`: heads as in the base, so that the memory starts with copies of its W_Q and W_K."""
+    layers = options.memory_layers
+    return {
+        "memory_slots": options.memory_slots,
+        "segment_length": options.segment_length,
+        "memory_layers": None if layers is None else list(layers),
+        "memory_key_value_heads": key_value_heads,
+        "look_back": options.look_back,
+        "bptt_segments": options.bptt_segments,
+    }
+
+
+def start_model(base: str, **memory: Any) -> PreTrainedModel:
+    """The base with a new memory."""
+    return add_memory(load_base(base)[0], **memory)
+
+
+def _run(
+    options: RetrofitOptions,
+    name: str,
+    number: int,
+    model: Callable[[], PreTrainedModel],
+    steps: int,
+    learning_rate: float,
+    memory_factor: float,
+) -> RunConfig:
+    """A phase; each has rows and an order of its own."""
+    stages = (Stage(steps=steps, segments=options.segments, rows=options.rows),)
+    watched = options.held_out is not None
+    held_out = partial(
+        held_out_rows, options.held_out, options.segment_length, max(options.segments), options.watch_rows
+    )
+    return RunConfig(
+        **options.shared() | {"seed": 2 * options.seed + number},
+        model=model,
+        make_batch=PackedRows(folder=options.data, stages=stages, segment_length=options.segment_length),
+        stages=stages,
+        output_dir=options.out / name,
+        learning_rate=learning_rate,
+        memory_learning_rate_factor=memory_factor,
+        weight_decay=options.weight_decay,
+        schedule=options.schedule,
+        warmup_steps=min(100, steps // 10),
+        held_out=held_out if watched else None,
+        watch_every=options.watch_every if watched else None,
+    )
