@@ -1,44 +1,71 @@
-"""What each of two processes (gloo, CPU) does for test_two_processes.py: `PART FOLDER`, under torchrun."""
+"""What each of two processes (gloo, CPU) does for test_two_processes.py."""
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from lm2 import LM2Cache, LM2ForCausalLM
-from lm2.training import Stage, train
+from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
 from lm2.training.sharding import save_shards, shard
 from tests.distributed.loop import ROWS, build, loop, rows_of
-from tests.training.test_trainer import a_run, lm2
+from tests.training.test_lanes import a_lane_run, pieces
+from tests.training.test_trainer import a_run, lm2, seeded
+
+CELLS = [(accumulation, checkpointing) for accumulation in (1, 4) for checkpointing in (False, True)]
 
 
 def trainer(folder: Path) -> None:
     """Be refused sharding, then train with accumulation and activation checkpointing, off and on."""
-    try:
+    with pytest.raises(ValueError, match="fsdp=True was asked for, but on cpu the trainer runs MULTI_CPU"):
         train(a_run(folder / "refused", lm2, fsdp=True))
-    except ValueError as error:
-        print(error)
-    for accumulation in (1, 4):
-        for checkpointing in (False, True):
-            run = trained(folder / f"{accumulation}-{checkpointing}", accumulation, checkpointing)
-            train(run)
+    for accumulation, checkpointing in CELLS:
+        train(trained(folder, accumulation, checkpointing))
 
 
-def trained(folder: Path, accumulation: int, checkpointing: bool):
-    """The run that the trainer part and its one-process counterpart do."""
+def trained(folder: Path, accumulation: int, checkpointing: bool) -> RunConfig:
+    """The run that two processes do, and its counterpart in one."""
     stages = (Stage(steps=1, segments=(1,), rows=8), Stage(steps=3, segments=(1, 2, 3), rows=8))
     settings = {"accumulation": accumulation, "activation_checkpointing": checkpointing, "save_every": 4}
-    return a_run(folder, lm2, stages=stages, **settings)
+    return a_run(folder / f"{accumulation}-{checkpointing}", lm2, stages=stages, **settings)
+
+
+def lanes(folder: Path) -> None:
+    """Train with lanes; the same again, stopped after four steps and resumed from the third."""
+    for accumulation in (1, 2):
+        train(laned(folder / f"lanes-{accumulation}", accumulation))
+    run = laned(folder / "halved")
+    with pytest.raises(KeyboardInterrupt):
+        LM2Trainer(replace(run, make_batch=pieces_until_step_4), seeded(lm2)).train()
+    if dist.get_rank() == 0:
+        record = folder / "lanes-1" / "checkpoint-3" / "lm2_run.json"  # of the run without the interruption
+        shutil.copy(record, run.output_dir / "checkpoint-3")
+    dist.barrier()
+    train(run, resume=True)
+
+
+def laned(folder: Path, accumulation: int = 1) -> RunConfig:
+    """The run with lanes that two processes do, and its counterpart in one."""
+    return a_lane_run(folder, accumulation=accumulation, learning_rate=1e-3)
+
+
+def pieces_until_step_4(request: BatchRequest) -> dict[str, torch.Tensor]:
+    if request.step == 4:
+        raise KeyboardInterrupt
+    return pieces(request)
 
 
 def sharded(folder: Path) -> None:
     """Train in a loop with FSDP2, with and without checkpointing; save in shards; bfloat16 with float32 banks."""
-    rank = dist.get_rank()
-    found = {}
+    dist.init_process_group("gloo")
+    rank, found = dist.get_rank(), {}
     for checkpointing in (False, True):
         model = build()
         shard(model)
@@ -65,6 +92,7 @@ def tensor_parallel(folder: Path) -> None:
     """Read a model with its attention and MLP split over the processes; its logits and gradients."""
     from transformers.distributed.configuration_utils import DistributedConfig
 
+    dist.init_process_group("gloo")
     model = LM2ForCausalLM.from_pretrained(folder / "model", distributed_config=DistributedConfig(tp_size=2)).train()
     local = {name: parameter for name, parameter in model.named_parameters()}
     query = local["model.layers.0.self_attn.q_proj.weight"]
@@ -81,10 +109,5 @@ def tensor_parallel(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    part, place = sys.argv[1], Path(sys.argv[2])
-    torch.manual_seed(0)
-    if part != "trainer":  # which starts the processes' group itself
-        dist.init_process_group("gloo")
-    {"trainer": trainer, "sharded": sharded, "tensor_parallel": tensor_parallel}[part](place)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    trainer(Path(sys.argv[1]))
+    dist.destroy_process_group()

@@ -14,8 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm2 import LM2Config, LM2ForCausalLM
 from lm2.baselines import RMTConfig, RMTForCausalLM
+from lm2.data.packed import PackedRows
 from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
 from lm2.training.optimizers import make_optimizer, parameter_groups
+from tests.data.stores import documents_of, make_store
 
 T = 4
 SHAPE = {
@@ -129,6 +131,39 @@ def test_the_loss_is_per_label_and_the_learning_rate_follows_the_schedule(tmp_pa
     train(warm)
     rates = [rate for (rate,) in log_of(warm, "learning_rate")]
     assert rates == pytest.approx([0.0, 0.6, 0.48, 0.36, 0.24, 0.12])
+
+
+def test_the_log_has_the_pad_share_of_packed_rows(tmp_path):
+    """Of all rows of the step, whatever the passes."""
+    stages = (Stage(steps=4, segments=(1, 3), rows=4),)
+    store = make_store(tmp_path / "store", {"a": documents_of([2, 9, 3, 5, 7, 11] * 4)})
+    packed = PackedRows(folder=store.folder, stages=stages, segment_length=T)
+    run = replace(a_run(tmp_path / "run", wide, stages=stages, accumulation=2), make_batch=packed)
+    train(run)
+    for step, share in log_of(run, "step", "pad_share"):
+        segments = run.segments_at(step - 1)
+        batch = packed(BatchRequest(run.seed, step - 1, range(4), segments))
+        pads = (batch["input_ids"] == store.pad_id).sum().item()
+        assert share == pytest.approx(pads / (4 * segments * T), abs=1e-4)
+        assert share > 0
+
+
+def wide() -> LM2ForCausalLM:
+    return LM2ForCausalLM(LM2Config(**{**SHAPE, "vocab_size": 61}, segment_length=T, memory_slots=3, memory_heads=2))
+
+
+def test_a_checkpoint_ends_a_line_of_the_log(tmp_path):
+    """Or else the first line after it would be about other steps in a run that resumes there."""
+    run = a_run(tmp_path, lm2, log_every=4, save_every=3, learning_rate=0.0)
+    train(run)
+    each = a_run(tmp_path / "each", lm2, learning_rate=0.0)
+    train(each)
+    losses = [loss for (loss,) in log_of(each, "loss")]
+    found = log_of(run, "step", "loss")
+    assert [step for step, _ in found] == [3, 4, 6]
+    assert [loss for _, loss in found] == pytest.approx([sum(losses[:3]) / 3, losses[3], sum(losses[4:]) / 2], rel=1e-6)
+    norms = ("step", "grad_norm_memory")
+    assert set(log_of(run, *norms)) <= set(log_of(each, *norms))
 
 
 def test_checkpoints_are_whole_readable_and_few(tmp_path):

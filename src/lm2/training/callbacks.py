@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback
 
 from lm2.files import replacing
-from lm2.training.watching import Watched, watch
+from lm2.training.trackers import draw
+from lm2.training.watching import watch
 
 if TYPE_CHECKING:
     from lm2.training.trainer import LM2Trainer
@@ -81,20 +80,31 @@ class AtBegin(TrainerCallback):
         self.action()
 
 
-class Every(TrainerCallback):
-    """Does something every so many steps and after the last."""
-
-    def __init__(self, every: int, action: Callable[[], Any]):
-        self.every, self.action = every, action
+class LogWithCheckpoint(TrainerCallback):
+    """A checkpoint ends the steps that a line of the log is about, so that a resumed run has the same lines."""
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self.action()
+        control.should_log = control.should_log or control.should_save
+
+
+class Every(TrainerCallback):
+    """Does things every so many steps, each its own number, and after the last."""
+
+    def __init__(self):
+        self.timetable: list[tuple[int, Callable[[], Any]]] = []
+
+    def add(self, every: int, action: Callable[[], Any]) -> None:
+        self.timetable.append((every, action))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        for every, action in self.timetable:
+            if state.global_step % every == 0 or state.global_step == state.max_steps:
+                action()
 
 
 class Watching:
     """Looks at what the memory does on the held-out rows: numbers for the log, all of it in `watch.jsonl`, and
-    histograms of the gates for tensorboard."""
+    histograms for the trackers."""
 
     def __init__(self, trainer: LM2Trainer, held_out: Callable[[], dict[str, Tensor]], path: Path):
         self.trainer, self.rows, self.path = trainer, held_out(), path
@@ -106,21 +116,5 @@ class Watching:
             keep_lines_until(self.path, step - 1)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **watched.record()}) + "\n")
-            self._histograms(watched, step)
+            draw(self.trainer.callback_handler.callbacks, watched.histograms(), step)
         return watched.scalars()
-
-    def _histograms(self, watched: Watched, step: int) -> None:
-        boards = [c for c in self.trainer.callback_handler.callbacks if isinstance(c, TensorBoardCallback)]
-        for writer in [board.tb_writer for board in boards if board.tb_writer is not None]:
-            for block, bank in watched.banks.items():
-                for name, counts_N in bank.histograms.items():
-                    _add_histogram(writer, f"watch/{block}.{name}", counts_N, step)
-
-
-def _add_histogram(writer: Any, tag: str, counts_N: Tensor, step: int) -> None:
-    """Counts over equal bins of [0, 1]."""
-    edges_N = torch.arange(1, len(counts_N) + 1) / len(counts_N)
-    centres_N = edges_N - 0.5 / len(counts_N)
-    total = counts_N.sum().item()
-    sums = (counts_N * centres_N).sum().item(), (counts_N * centres_N.square()).sum().item()
-    writer.add_histogram_raw(tag, 0.0, 1.0, total, *sums, edges_N.tolist(), counts_N.tolist(), step)

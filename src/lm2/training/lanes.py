@@ -73,9 +73,9 @@ class Lanes:
         """
         if not path.exists():
             raise ValueError(f"{path} is missing: resume a run with lanes with as many processes as it was saved with")
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
         if int(header["passes"]) != len(self.caches):
             raise ValueError(
                 f"{path} has lanes of {header['passes']} passes, and the run has {len(self.caches)}: set accumulation "

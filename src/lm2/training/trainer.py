@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
@@ -33,13 +32,14 @@ from transformers.utils import logging as hf_logging
 
 from lm2.files import replacing
 from lm2.modeling import LM2ForCausalLM
-from lm2.training.callbacks import AtBegin, Every, JsonlLog, ProgressBar, Watching
+from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, Watching
 from lm2.training.config import BatchRequest, RunConfig, differences
 from lm2.training.gradients import SkippedSteps, group_norms
 from lm2.training.lanes import Lanes
 from lm2.training.optimizers import make_optimizer
 from lm2.training.sharding import check_in_force, policy
 from lm2.training.speed import Speed
+from lm2.training.trackers import check_trackers
 from lm2.training.watching import has_segments
 
 RUN_FILE = "lm2_run.json"
@@ -51,8 +51,6 @@ SCHEDULES = {
     "trapezoid": "warmup_stable_decay",
 }
 TRAPEZOID_FALL = 0.3
-TRACKERS = {"tensorboard": "train", "trackio": "track", "wandb": "track"}
-"""Trackers, and the extra that brings each."""
 
 
 def train(run: RunConfig, *, resume: bool = False) -> LM2Trainer:
@@ -88,7 +86,7 @@ class LM2Trainer(Trainer):
         self.run = run
         self._checkpoint_root: Path | None = None
         _check_sharding_can_start(run)
-        _check_trackers(run)
+        check_trackers(run.report_to)
         super().__init__(model=model, args=_arguments(run, model))
         self.model_accepts_loss_kwargs = True  # every model here divides by num_items_in_batch itself
         _check_parallelism(run, self)
@@ -99,7 +97,8 @@ class LM2Trainer(Trainer):
         self.add_callback(AtBegin(self._check_in_force))
         self.add_callback(JsonlLog(run.output_dir / LOG_FILE))
         self.add_callback(ProgressBar())
-        self._add_measurements()
+        self.add_callback(LogWithCheckpoint())
+        self.add_callback(self._measurements())
         if self.args.should_save:
             _write_json(run.output_dir / RUN_FILE, _run_record(run))
         self._speed = Speed(run, model, self.args.world_size)
@@ -110,16 +109,17 @@ class LM2Trainer(Trainer):
         assert isinstance(self.model_wrapped, nn.Module)
         check_in_force(self.model_wrapped, self.run.fsdp, self.args.world_size)
 
-    def _add_measurements(self) -> None:
-        run = self.run
+    def _measurements(self) -> Every:
+        run, measurements = self.run, Every()
         assert self.model is not None
         if run.evaluation is not None and run.evaluation_every is not None:
-            self.add_callback(Every(run.evaluation_every, partial(self._measure, run.evaluation, "eval_")))
+            measurements.add(run.evaluation_every, partial(self._measure, run.evaluation, "eval_"))
         if run.held_out is not None and run.watch_every is not None:
             if not has_segments(self.model):
                 raise ValueError(f"held_out needs a model with segments, got {type(self.model).__name__}: set it None.")
             watching = Watching(self, run.held_out, run.output_dir / WATCH_FILE)
-            self.add_callback(Every(run.watch_every, partial(self._measure, watching, "watch_")))
+            measurements.add(run.watch_every, partial(self._measure, watching, "watch_"))
+        return measurements
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches from the pass after the last finished step on, made for this process alone."""
@@ -152,9 +152,13 @@ class LM2Trainer(Trainer):
         self._speed.count(*inputs["input_ids"].shape)
         self._skipped.begin(self.state.global_step, self._tr_loss)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.sync_gradients and (self.state.global_step + 1) % self.run.log_every == 0:
+        if self.accelerator.sync_gradients and self._has_line(self.state.global_step + 1):
             self._norms = group_norms(model)  # before they are scaled down
         return loss
+
+    def _has_line(self, step: int) -> bool:
+        """Whether the log has a line of this step (counted from 1)."""
+        return step % self.run.log_every == 0 or step % self.run.save_every == 0 or step == self.run.steps
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
@@ -168,10 +172,17 @@ class LM2Trainer(Trainer):
             self._skipped.log(logs)
             logs.update({name: norm.item() for name, norm in self._norms.items()})
             self._speed.log(logs)
-            logs["segments"] = self.run.segments_at(self.state.global_step - 1)
+            self._describe_rows(logs, self.state.global_step - 1)
         for uncounted in ("total_flos", "train_samples_per_second"):  # rows and operations that HF did not see
             logs.pop(uncounted, None)
         super().log(logs, start_time)
+
+    def _describe_rows(self, logs: dict[str, float], step: int) -> None:
+        """Their number of segments and, where what makes the batches can tell, the share of columns that are pads."""
+        request = BatchRequest(self.run.seed, step, range(self.run.stage_at(step).rows), self.run.segments_at(step))
+        logs["segments"] = request.segments
+        if (pad_share := getattr(self.run.make_batch, "pad_share", None)) is not None:
+            logs["pad_share"] = round(pad_share(request), 4)
 
     def _measure(self, measurement: Callable[[Any, int], Mapping[str, float]], prefix: str) -> None:
         """Measure and log, leaving random numbers, training mode and the speed measurement as they were."""
@@ -211,6 +222,9 @@ class LM2Trainer(Trainer):
         """Write the checkpoint in a hidden folder beside, then rename it, so that one that exists is whole."""
         folder, name = self.run.output_dir, f"checkpoint-{self.state.global_step}"
         self._checkpoint_root = folder / ".partial"
+        if self.args.should_save:
+            shutil.rmtree(self._checkpoint_root, ignore_errors=True)  # what a killed process left
+        self.accelerator.wait_for_everyone()
         try:
             with _without_bars():
                 super()._save_checkpoint(model, trial)
@@ -286,6 +300,8 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
         logging_nan_inf_filter=False,  # hides divergence, and waits for the device in every step
         save_steps=run.save_every,
         report_to=list(run.report_to) or "none",
+        project="lm2",
+        run_name=run.output_dir.name,
         remove_unused_columns=False,
         ignore_data_skip=True,  # _From starts at the right pass
         disable_tqdm=True,  # ProgressBar instead
@@ -307,14 +323,6 @@ def _check_sharding_can_start(run: RunConfig) -> None:
         raise ValueError(
             f"fsdp=True was asked for, but there is {processes} process: start it with torchrun, or set fsdp=False."
         )
-
-
-def _check_trackers(run: RunConfig) -> None:
-    for name in run.report_to:
-        if name not in TRACKERS:
-            raise ValueError(f"report_to names {name!r}, and the trackers are {', '.join(TRACKERS)}: choose of these.")
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(f"report_to names {name}, which is not installed: pip install 'lm2[{TRACKERS[name]}]'.")
 
 
 def _check_parallelism(run: RunConfig, trainer: LM2Trainer) -> None:

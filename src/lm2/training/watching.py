@@ -72,6 +72,14 @@ class Watched:
         }
         return {"carried": self.carried, "reset": self.reset, "banks": banks}
 
+    def histograms(self) -> dict[str, Tensor]:
+        """Counts over `BINS` equal bins of [0, 1], by block and quantity."""
+        return {
+            f"watch/{block}.{name}": counts
+            for block, record in self.banks.items()
+            for name, counts in record.histograms.items()
+        }
+
 
 @torch.no_grad()
 def watch(model: Any, batch: dict[str, Tensor]) -> Watched:
