@@ -38,6 +38,20 @@ def test_full_attention_is_the_models_own_greedy_answer(chunk, monkeypatch):
         assert runner().answer(BEFORE, pieces, AFTER, NEW) == expected
 
 
+@pytest.mark.parametrize("limits", [{}, {"last": 60}])
+def test_the_text_before_the_context_is_run_once_and_changes_nothing(limits, monkeypatch):
+    """Also when another text came between."""
+    fed, run = [], AttentionRunner._run
+    monkeypatch.setattr(AttentionRunner, "_run", lambda self, ids, *rest: fed.append(ids) or run(self, ids, *rest))
+    asked = [(BEFORE, "It rains."), (BEFORE, tiny.prose(3)), ("Look. ", "It snows."), ("", "It is dry."), (BEFORE, "A")]
+    kept = runner(**limits)
+    together = [kept.answer(before, [context], AFTER, NEW) for before, context in asked]
+    assert fed.count(ids_of(BEFORE)[0].tolist()) == 2
+    assert together == [runner(**limits).answer(before, [context], AFTER, NEW) for before, context in asked]
+    if not limits:
+        assert together == [generated(tiny.llama(), ids_of(before + text + AFTER)) for before, text in asked]
+
+
 def test_the_chat_frame_is_part_of_the_prompt():
     chat = AttentionRunner("chat", {}, tiny.llama(), tiny.codec(tiny.llama(), chat=True))
     expected = generated(

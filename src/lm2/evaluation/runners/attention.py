@@ -1,6 +1,7 @@
 """Any Hugging Face causal language model: full attention, the last tokens only, or a sliding window.
 
 * A prompt that full attention cannot take whole raises `TooLong`; nothing is cut in silence.
+* The text before the context is that of all samples of a task, so its keys and values are kept from one to the next.
 * The sliding window trims keys and values to the window after every chunk. What the model says after the last token
   depends on no more than the last layers x (W - 1) + 1 tokens, so only these are run: the answer is that of the whole
   text, and neither memory nor positions grow with it.
@@ -9,8 +10,9 @@ Shape suffixes: B = 1 row, Q queries of a chunk, K keys (cached ones first), V v
 """
 
 from collections import deque
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
@@ -52,6 +54,7 @@ class AttentionRunner:
     ):
         self.name, self.model, self.codec = name, model, codec
         self.last, self.window = last, window
+        self._kept: tuple[list[int], DynamicCache] = ([], self._new_cache())
         kind = "full attention"
         if last is not None:
             kind = f"the last {last:,} tokens"
@@ -66,8 +69,10 @@ class AttentionRunner:
 
     def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str:
         """See `Runner.answer`."""
-        ids = self._prompt(self.codec.prefix + before, pieces, after + self.codec.suffix, max_new_tokens)
-        return self.codec.decode(self._generate(ids, max_new_tokens))
+        before = self.codec.prefix + before
+        ids = self._prompt(before, pieces, after + self.codec.suffix, max_new_tokens)
+        shared = 0 if self.window is not None else _common([*self.codec.start, *self.codec.encode(before)], ids[:-1])
+        return self.codec.decode(self._generate(ids, shared, max_new_tokens))
 
     def _prompt(self, before: str, pieces: Iterable[str], after: str, new: int) -> list[int]:
         if self.last is not None:
@@ -124,19 +129,34 @@ class AttentionRunner:
         return [*head, *list(context)[max(0, len(context) - room) :], *tail]
 
     @torch.no_grad()
-    def _generate(self, ids: list[int], max_new_tokens: int) -> list[int]:
-        cache = DynamicCache() if self.window is not None else DynamicCache(config=self.model.config)
-        read, logits_V = 0, torch.empty(0)
+    def _generate(self, ids: list[int], shared: int, max_new_tokens: int) -> list[int]:
+        """The answer; the first `shared` tokens are run apart, so that it is the same whatever was asked before."""
+        cache = self._after(ids[:shared])
+        logits_V = self._feed(ids[shared:], shared, cache)
+        read = len(ids)
 
-        def feed(tokens: list[int]) -> Tensor:
+        def feed(token: int) -> Tensor:
             nonlocal read
-            logits = self._run(tokens, read, cache)
-            read += len(tokens)
-            return logits
+            read += 1
+            return self._run([token], read - 1, cache)
 
-        for start in range(0, len(ids), CHUNK):
-            logits_V = feed(ids[start : start + CHUNK])
-        return greedy(logits_V, lambda token: feed([token]), self.codec.stop, max_new_tokens)
+        return greedy(logits_V, feed, self.codec.stop, max_new_tokens)
+
+    def _after(self, head: list[int]) -> DynamicCache:
+        if self._kept[0] != head:
+            cache = self._new_cache()
+            self._feed(head, 0, cache)
+            self._kept = (head, cache)
+        return deepcopy(self._kept[1])
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache() if self.window is not None else DynamicCache(config=self.model.config)
+
+    def _feed(self, tokens: list[int], read: int, cache: DynamicCache) -> Tensor:
+        logits_V = torch.empty(0)
+        for start in range(0, len(tokens), CHUNK):
+            logits_V = self._run(tokens[start : start + CHUNK], read + start, cache)
+        return logits_V
 
     def _run(self, tokens: list[int], read: int, cache: DynamicCache) -> Tensor:
         """Logits (V,) after the tokens that stand at positions `read`, `read` + 1, ..."""
@@ -170,6 +190,11 @@ def window_mask(cached: int, queries: int, window: int) -> Tensor:
 def max_positions(model: PreTrainedModel) -> int | None:
     """Tokens that full attention can take, None if the configuration names no limit."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Tokens with which both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _only_distances(model: PreTrainedModel) -> bool:
