@@ -96,6 +96,8 @@ def test_sharded_blocks_train_as_whole_ones(tmp_path):
     export(tmp_path / "shards", tmp_path / "whole")
     written = load_file(tmp_path / "whole" / "model.safetensors")
     assert written.keys() == model.state_dict().keys()
+    gathered = load_file(tmp_path / "gathered.safetensors")
+    assert all(torch.equal(written[name], weight) for name, weight in gathered.items())
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(written[name], weight, rtol=1e-4, atol=1e-5)
     reread = LM2ForCausalLM.from_pretrained(tmp_path / "whole")

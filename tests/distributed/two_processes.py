@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -76,6 +78,9 @@ def sharded(folder: Path) -> None:
             model.activation_checkpointing_enable()
         found[str(checkpointing)] = loop(model, rank * ROWS // 2, (rank + 1) * ROWS // 2)
     save_shards(model, folder / "shards")
+    gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    if rank == 0:
+        save_file(gathered, folder / "gathered.safetensors")
     half = build()
     shard(half, bf16=True)
     ids = rows_of(0, 0, 2)

@@ -6,11 +6,18 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import lm2_command as cli
+from lm2 import LM2Config, LM2ForCausalLM
 from lm2.training import train
-from tests.training.test_trainer import a_run, lm2, rmt
+from tests.training.test_trainer import SHAPE, T, a_run, lm2, rmt
 
 
-@pytest.mark.parametrize("model", [lm2, rmt])
+def tied() -> LM2ForCausalLM:
+    return LM2ForCausalLM(
+        LM2Config(**SHAPE, segment_length=T, memory_slots=3, memory_heads=2, tie_word_embeddings=True)
+    )
+
+
+@pytest.mark.parametrize("model", [lm2, tied, rmt])
 def test_a_checkpoint_becomes_a_model(tmp_path, model, capsys):
     run = a_run(tmp_path / "run", model, max_grad_norm=0.5)
     trained = train(run).model.eval()

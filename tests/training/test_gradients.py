@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
+from transformers import TrainerCallback
 
-from lm2.training import train
+from lm2.training import LM2Trainer, train
 from lm2.training.gradients import group_norms
 from lm2.training.optimizers import make_optimizer, parameter_groups
 from tests.training.test_trainer import a_run, lm2, log_of, plain, seeded
@@ -75,6 +77,27 @@ def test_the_norms_of_memory_and_base_make_up_the_whole(tmp_path):
     model = seeded(plain)
     model(torch.ones(1, 3, dtype=torch.long), labels=torch.ones(1, 3, dtype=torch.long)).loss.backward()
     assert group_norms(model) == {}
+
+
+class AsStepped(TrainerCallback):
+    """The norm of the gradient that the optimiser gets."""
+
+    def __init__(self):
+        self.norms: list[float] = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.norms.append(nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()]).item())
+
+
+@pytest.mark.parametrize("most", [0.0, 0.5, 1e3])
+def test_gradients_are_scaled_down_to_the_most(tmp_path, most):
+    run, seen = a_run(tmp_path, lm2, max_grad_norm=most), AsStepped()
+    trainer = LM2Trainer(run, seeded(lm2))
+    trainer.add_callback(seen)
+    trainer.train()
+    logged = [norm for (norm,) in log_of(run, "grad_norm")]
+    assert all(norm > 0.5 for norm in logged)
+    assert seen.norms == pytest.approx([min(norm, most or math.inf) for norm in logged], rel=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

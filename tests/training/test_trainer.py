@@ -256,7 +256,9 @@ def test_every_parameter_is_in_one_group(tmp_path, model):
     groups = parameter_groups(built, a_run(tmp_path))
     assert sum(len(group["params"]) for group in groups) == len(list(built.parameters()))
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
-    assert not any(id(p) in decayed for name, p in built.named_parameters() if "norm" in name or name.endswith("bias"))
+    spared = ("norm", "bias", "memory.write_gate", "memory.output_gate", "memory.input_gate", "memory.forget_gate")
+    assert not any(id(p) in decayed for name, p in built.named_parameters() if any(part in name for part in spared))
+    assert any(id(p) in decayed for name, p in built.named_parameters() if "memory" in name) == (model is lm2)
 
 
 @pytest.mark.parametrize("model", [rmt, lm2])

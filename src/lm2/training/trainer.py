@@ -25,7 +25,7 @@ from typing import Any, cast
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging as hf_logging
@@ -33,10 +33,11 @@ from transformers.utils import logging as hf_logging
 from lm2.files import replacing
 from lm2.modeling import LM2ForCausalLM
 from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, Watching
-from lm2.training.config import BatchRequest, RunConfig, differences
+from lm2.training.config import RunConfig, differences
 from lm2.training.gradients import SkippedSteps, group_norms
 from lm2.training.lanes import Lanes
 from lm2.training.optimizers import make_optimizer
+from lm2.training.passes import Passes, StillToDo, whole_step
 from lm2.training.sharding import check_in_force, policy
 from lm2.training.speed import Speed
 from lm2.training.trackers import check_trackers
@@ -123,8 +124,9 @@ class LM2Trainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches from the pass after the last finished step on, made for this process alone."""
-        passes = _Passes(self.run, self.args.process_index, self.args.world_size)
-        return DataLoader(passes, sampler=_From(self), batch_size=None, num_workers=self.run.data_workers)
+        passes = Passes(self.run, self.args.process_index, self.args.world_size)
+        still_to_do = StillToDo(self.run, lambda: self.state.global_step)
+        return DataLoader(passes, sampler=still_to_do, batch_size=None, num_workers=self.run.data_workers)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -179,7 +181,7 @@ class LM2Trainer(Trainer):
 
     def _describe_rows(self, logs: dict[str, float], step: int) -> None:
         """Their number of segments and, where what makes the batches can tell, the share of columns that are pads."""
-        request = BatchRequest(self.run.seed, step, range(self.run.stage_at(step).rows), self.run.segments_at(step))
+        request = whole_step(self.run, step)
         logs["segments"] = request.segments
         if (pad_share := getattr(self.run.make_batch, "pad_share", None)) is not None:
             logs["pad_share"] = round(pad_share(request), 4)
@@ -243,37 +245,6 @@ class LM2Trainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-class _Passes(Dataset):
-    """Item i is the batch of pass i (counted over the whole run) for one process."""
-
-    def __init__(self, run: RunConfig, process: int, processes: int):
-        self.run, self.process, self.processes = run, process, processes
-
-    def __len__(self) -> int:
-        return self.run.steps * self.run.accumulation
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        step, part = divmod(index, self.run.accumulation)
-        rows = self.run.stage_at(step).rows // (self.run.accumulation * self.processes)
-        first = (part * self.processes + self.process) * rows
-        return self.run.make_batch(
-            BatchRequest(self.run.seed, step, range(first, first + rows), self.run.segments_at(step))
-        )
-
-
-class _From(Sampler):
-    """The numbers of all passes that are still to do; the trainer knows how many are done only when it begins."""
-
-    def __init__(self, trainer: LM2Trainer):
-        self.trainer = trainer
-
-    def __len__(self) -> int:
-        return self.trainer.run.steps * self.trainer.run.accumulation
-
-    def __iter__(self):
-        return iter(range(self.trainer.state.global_step * self.trainer.run.accumulation, len(self)))
-
-
 def _lanes_config(model: PreTrainedModel) -> Any:
     if not isinstance(model, LM2ForCausalLM):
         raise ValueError(f"lanes=True needs an LM2 model, whose banks go on, got {type(model).__name__}: set it False.")
@@ -303,7 +274,7 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
         project="lm2",
         run_name=run.output_dir.name,
         remove_unused_columns=False,
-        ignore_data_skip=True,  # _From starts at the right pass
+        ignore_data_skip=True,  # StillToDo starts at the right pass
         disable_tqdm=True,  # ProgressBar instead
         use_cache=getattr(model.config, "use_cache", False),  # what the saved configuration says
         seed=run.seed,
