@@ -13,6 +13,8 @@ from transformers import (
     SmolLM3Config,
 )
 
+from lm2.errors import Problems
+
 FAMILY_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "llama": LlamaConfig,
     "mistral": MistralConfig,
@@ -197,45 +199,45 @@ class LM2Config(PreTrainedConfig):
         """Check the memory fields together; also called when a model is built, since fields can be set after loading.
 
         Raises:
-            ValueError: with the rule, the values and the remedy.
+            ValueError: with the rule, the values and the remedy of all that do not fit.
         """
-        for name in ("segment_length", "memory_slots", "memory_heads", "memory_key_value_heads"):
-            _require_positive(name, getattr(self, name))
+        problems, positive = Problems(), ("segment_length", "memory_slots", "memory_heads", "memory_key_value_heads")
+        for name in positive:
+            value = getattr(self, name)
+            problems.need(value >= 1, f"{name} must be 1 or more, and it is {value}: choose a positive number")
         assert self.memory_heads is not None
         assert self.memory_key_value_heads is not None
-        _require_divides("hidden_size", self.hidden_size, "memory_heads", self.memory_heads)
-        _require_divides("memory_heads", self.memory_heads, "memory_key_value_heads", self.memory_key_value_heads)
-        if not 0 <= self.look_back <= self.segment_length:
-            raise ValueError(
-                f"look_back must lie between 0 and segment_length ({self.segment_length}), and it is {self.look_back}: "
-                "lower it, or lengthen the segments"
-            )
-        if self.memory_topk is not None and not 1 <= self.memory_topk <= self.memory_slots:
-            raise ValueError(
-                f"memory_topk must lie between 1 and memory_slots ({self.memory_slots}), and it is {self.memory_topk}: "
-                "lower it, or leave it out to read all slots"
-            )
-        if self.bptt_segments is not None and self.bptt_segments < 2:
-            raise ValueError(
-                f"bptt_segments must be 2 or more, and it is {self.bptt_segments}: a write is first felt one segment "
-                "later, so with fewer the write would never learn; use 2 or more, or None for no cut"
-            )
-        outside = [index for index in self.memory_layers or [] if not 0 <= index < self.num_hidden_layers]
-        if outside:
-            raise ValueError(
-                f"memory_layers must lie between 0 and {self.num_hidden_layers - 1} (the model has "
-                f"{self.num_hidden_layers} blocks), and it names {outside}: remove or change these"
-            )
-
-
-def _require_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, and it is {value}: choose a positive number")
-
-
-def _require_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
-    if whole % part:
-        raise ValueError(
-            f"{whole_name} must be divisible by {part_name}, and {whole} is not divisible by {part}: choose "
-            f"{part_name} among {', '.join(str(n) for n in range(1, min(whole, 64) + 1) if whole % n == 0)}"
+        _need_divides(problems, "hidden_size", self.hidden_size, "memory_heads", self.memory_heads)
+        _need_divides(
+            problems, "memory_heads", self.memory_heads, "memory_key_value_heads", self.memory_key_value_heads
         )
+        problems.need(
+            self.segment_length < 1 or 0 <= self.look_back <= self.segment_length,
+            f"look_back must lie between 0 and segment_length ({self.segment_length}), and it is {self.look_back}: "
+            "lower it, or lengthen the segments",
+        )
+        problems.need(
+            self.memory_topk is None or self.memory_slots < 1 or 1 <= self.memory_topk <= self.memory_slots,
+            f"memory_topk must lie between 1 and memory_slots ({self.memory_slots}), and it is {self.memory_topk}: "
+            "lower it, or leave it out to read all slots",
+        )
+        problems.need(
+            self.bptt_segments is None or self.bptt_segments >= 2,
+            f"bptt_segments must be 2 or more, and it is {self.bptt_segments}: a write is first felt one segment "
+            "later, so with fewer the write would never learn; use 2 or more, or None for no cut",
+        )
+        outside = [index for index in self.memory_layers or [] if not 0 <= index < self.num_hidden_layers]
+        problems.need(
+            not outside,
+            f"memory_layers must lie between 0 and {self.num_hidden_layers - 1} (the model has "
+            f"{self.num_hidden_layers} blocks), and it names {outside}: remove or change these",
+        )
+        problems.raise_all()
+
+
+def _need_divides(problems: Problems, whole_name: str, whole: int, part_name: str, part: int) -> None:
+    problems.need(
+        part < 1 or whole % part == 0,
+        f"{whole_name} must be divisible by {part_name}, and {whole} is not divisible by {part}: choose "
+        f"{part_name} among {', '.join(str(n) for n in range(1, min(whole, 64) + 1) if whole % n == 0)}",
+    )

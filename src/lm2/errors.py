@@ -5,6 +5,8 @@ remedy; there are no classes of our own for them. An `assert` is for our own bug
 """
 
 import errno
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free space or choose another folder; no unfinished file was left",
@@ -27,3 +29,54 @@ def sentence(error: BaseException) -> str:
         text = _REMEDIES.get(error.errno, error.strerror or str(error))
         return f"{error.filename}: {text}" if error.filename is not None else text
     return " ".join(str(error).split()) or type(error).__name__
+
+
+class Problems:
+    """Collects what is wrong with several settings, so that a user hears of all of it at once.
+
+    >>> problems = Problems()
+    >>> problems.need(2 > 3, "rows must be above 3, got 2")
+    >>> with problems.collected():
+    ...     int("x")
+    >>> problems.raise_all()
+    Traceback (most recent call last):
+    ValueError: 2 things are wrong: (1) rows must be above 3, got 2; (2) invalid literal for int() with base 10: 'x'
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def need(self, holds: bool, text: str) -> None:
+        """Note a sentence if something does not hold."""
+        if not holds:
+            self.found.append(text.rstrip("."))
+
+    @contextmanager
+    def collected(self) -> Generator[None]:
+        """Note the user's errors that are raised inside the block, and go on after it."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            self.note(error)
+
+    def note(self, error: ValueError | OSError) -> None:
+        """Note what an error says; one that was raised here is taken apart again."""
+        self.found.extend(part.rstrip(".") for part in _parts(error))
+
+    def raise_all(self) -> None:
+        """Raises ValueError if anything was noted."""
+        if self.found:
+            raise _Several(self.found)
+
+
+def _parts(error: ValueError | OSError) -> Iterable[str]:
+    return error.parts if isinstance(error, _Several) else [sentence(error)]
+
+
+class _Several(ValueError):
+    """A ValueError whose sentences can be taken apart again by the next collector."""
+
+    def __init__(self, parts: Iterable[str]):
+        self.parts = tuple(parts)
+        numbered = "; ".join(f"({n}) {part}" for n, part in enumerate(self.parts, 1))
+        super().__init__(f"{len(self.parts)} things are wrong: {numbered}" if len(self.parts) > 1 else self.parts[0])

@@ -49,14 +49,18 @@ def load_base(base: str | Path) -> Base:
     return load_hub(str(base))
 
 
-def base_config(base: str | Path) -> PreTrainedConfig:
+def base_config(base: str | Path, offline: bool = False) -> PreTrainedConfig:
     """The configuration of what `load_base` would load, without its weights.
+
+    Args:
+        base: as for `load_base`.
+        offline: whether a hub name is looked for in the cache only.
 
     Raises:
         ValueError: nothing is there, or the family is not supported.
     """
     path = Path(base).expanduser()
-    place: dict[str, Any] = {"pretrained_model_name_or_path": str(base)}
+    place: dict[str, Any] = {"pretrained_model_name_or_path": str(base), "local_files_only": offline}
     if path.is_file():
         place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
     elif path.is_dir():

@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm2 import LM2Config, LM2ForCausalLM
-from lm2.cli.info import measure
+from lm2.sizes import measure
 from lm2_command import main
 from tests.baselines.cases import tiny
 

@@ -1,14 +1,20 @@
 """What `lm2 train NAME` does with a recipe and its options."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-from lm2.cli.checkpoint import quiet
+from transformers.utils import logging
+
+from lm2.recipes.dry_run import describe
 from lm2.recipes.plan import Plan, carry_out
 
 
 def launch(recipe: Callable[[Any], Plan], options: Any) -> None:
-    """Make the plan, and do it."""
-    quiet()
-    model = carry_out(recipe(options))
-    print(f"Saved {model}.")
+    """Make the plan, and do it or describe it. One process of several speaks."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    plan = recipe(options)
+    text = describe(plan) if options.dry_run else f"Saved {carry_out(plan)}."
+    if os.environ.get("RANK", "0") == "0":
+        print(text)

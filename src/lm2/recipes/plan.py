@@ -7,7 +7,7 @@ and its tokenizer go to OUT/model. What is done already is not done again, so th
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,13 @@ class ModelOf:
     trains: Part = "all"
     lora_rank: int | None = None
     before: InitVar[Path | None] = None
-    _before: Path | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, before: Path | None):
-        object.__setattr__(self, "_before", before)
+        vars(self)["_before"] = before
 
     def __call__(self) -> Any:
-        model = self.start() if self._before is None else last_model(self._before)
+        before: Path | None = vars(self)["_before"]
+        model = self.start() if before is None else last_model(before)
         return only_trained(model, self.trains, self.lora_rank or 0)
 
 
@@ -57,13 +57,16 @@ class Plan:
     """Shape of the model"""
     phases: dict[str, RunConfig]
     """By the name of the folder, in order"""
-    tokenizer: Callable[[], PreTrainedTokenizerBase | None]
+    tokenizer: PreTrainedTokenizerBase | None
+    """What goes with the finished model"""
+    missing: tuple[str, ...] = ()
+    """What a dry run has not found"""
 
     def describe(self) -> dict[str, Any]:
         """The options and every resolved setting, as JSON values."""
         phases = {name: run.describe() for name, run in self.phases.items()}
         described = {"recipe": self.recipe, "options": dataclasses.asdict(self.options)}
-        return json.loads(json.dumps(described | {"model": self.config.to_dict(), "phases": phases}, default=str))
+        return json.loads(json.dumps(described | {"model": self.config.to_diff_dict(), "phases": phases}, default=str))
 
 
 def last_model(folder: Path) -> PreTrainedModel:
@@ -95,7 +98,7 @@ def carry_out(plan: Plan) -> Path:
         if _last(run.output_dir) != run.output_dir / f"checkpoint-{run.steps}":
             is_first = train(run, resume=True).is_world_process_zero()
     if is_first and not (out / MODEL_FOLDER).exists():
-        save_folder(_finished(run), plan.tokenizer(), out / MODEL_FOLDER)
+        save_folder(_finished(run), plan.tokenizer, out / MODEL_FOLDER)
     return out / MODEL_FOLDER
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.data.encoding import load_tokenizer
-from lm2.data.packed import PackedRows, held_out_rows
+from lm2.data.packed import held_out_rows
 from lm2.gguf import base_config, load_base
+from lm2.recipes.findings import Findings, stand_in
 from lm2.recipes.options import RetrofitOptions
 from lm2.recipes.plan import ModelOf, Plan
 from lm2.retrofit import add_memory, with_memory
@@ -23,28 +24,47 @@ def retrofit(options: RetrofitOptions) -> Plan:
     """The plan of a retrofit: the phases `memory` and `all` (or `lora`).
 
     Raises:
-        ValueError: settings that cannot be.
+        ValueError: everything that is wrong with the options, at once.
     """
-    shape = base_config(options.base)
+    findings = Findings(options.dry_run)
+    base = findings.find(partial(base_config, options.base, offline=options.dry_run))
+    shape = base or stand_in()
     memory = memory_options(options, shape.num_key_value_heads)
-    start = partial(start_model, options.base, **memory)
-    phases = {}
-    if options.memory_steps:
-        model = ModelOf(start=start, trains="memory")
-        phases["memory"] = _run(options, "memory", 0, model, options.memory_steps, options.memory_learning_rate, 1.0)
-    if options.steps:
-        name, rank = options.train_base, options.lora_rank if options.train_base == "lora" else None
-        before = phases["memory"].output_dir if phases else None
-        model = ModelOf(start=start, trains=name, lora_rank=rank, before=before)
-        factor = options.memory_learning_rate / options.learning_rate
-        phases[name] = _run(options, name, 1, model, options.steps, options.learning_rate, factor)
+    config = findings.check(partial(with_memory, shape, **memory)) if base or options.dry_run else None
+    tokenizer = findings.find(partial(load_tokenizer, options.base)) if base else None
+    phases = _phases(options, findings, partial(start_model, options.base, **memory), tokenizer)
+    findings.problems.need(bool(phases), "memory_steps and steps are 0, so there is nothing to do: raise one of them")
+    findings.problems.raise_all()
+    assert config is not None
     return Plan(
         recipe="retrofit",
         options=options,
-        config=with_memory(shape, **memory),
+        config=config,
         phases=phases,
-        tokenizer=partial(load_tokenizer, options.base),
+        tokenizer=tokenizer,
+        missing=findings.missing,
     )
+
+
+def _phases(
+    options: RetrofitOptions,
+    findings: Findings,
+    start: Callable[[], PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> dict[str, RunConfig]:
+    run = partial(_run, options, findings, tokenizer)
+    phases: dict[str, RunConfig | None] = {}
+    if options.memory_steps:
+        model = ModelOf(start=start, trains="memory")
+        phases["memory"] = findings.check(partial(run, "memory", 0, model, options.memory_learning_rate, 1.0))
+    if options.steps:
+        name, rank = options.train_base, options.lora_rank if options.train_base == "lora" else None
+        model = ModelOf(start=start, trains=name, lora_rank=rank, before=options.out / "memory" if phases else None)
+        rate = options.learning_rate
+        findings.problems.need(rate > 0, f"learning_rate must be above 0, got {rate}: leave the base out with steps=0")
+        factor = options.memory_learning_rate / rate if rate > 0 else 1.0
+        phases[name] = findings.check(partial(run, name, 1, model, rate, factor))
+    return {name: phase for name, phase in phases.items() if phase is not None}
 
 
 def memory_options(options: RetrofitOptions, key_value_heads: int) -> dict[str, Any]:
@@ -67,23 +87,23 @@ def start_model(base: str, **memory: Any) -> PreTrainedModel:
 
 def _run(
     options: RetrofitOptions,
+    findings: Findings,
+    tokenizer: PreTrainedTokenizerBase | None,
     name: str,
     number: int,
-    model: Callable[[], PreTrainedModel],
-    steps: int,
+    model: ModelOf,
     learning_rate: float,
     memory_factor: float,
 ) -> RunConfig:
     """A phase; each has rows and an order of its own."""
+    steps, T = options.memory_steps if name == "memory" else options.steps, options.segment_length
     stages = (Stage(steps=steps, segments=options.segments, rows=options.rows),)
     watched = options.held_out is not None
-    held_out = partial(
-        held_out_rows, options.held_out, options.segment_length, max(options.segments), options.watch_rows
-    )
+    held_out = partial(held_out_rows, options.held_out, T, max(options.segments), options.watch_rows)
     return RunConfig(
         **options.shared() | {"seed": 2 * options.seed + number},
         model=model,
-        make_batch=PackedRows(folder=options.data, stages=stages, segment_length=options.segment_length),
+        make_batch=findings.rows(options.data, stages, T, tokenizer),
         stages=stages,
         output_dir=options.out / name,
         learning_rate=learning_rate,

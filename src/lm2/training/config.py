@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +17,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
+
+from lm2.errors import Problems
 
 VOLATILE = frozenset(
     {"output_dir", "log_every", "save_every", "keep_checkpoints", "report_to", "evaluation", "evaluation_every"}
@@ -72,7 +75,7 @@ class RunConfig:
     """A training run.
 
     Raises:
-        ValueError: no stage, a number out of range, or an evaluation without its interval.
+        ValueError: no stage, numbers out of range, or an evaluation without its interval; all that is wrong at once.
     """
 
     model: Callable[[], PreTrainedModel]
@@ -143,30 +146,53 @@ class RunConfig:
     """Processes that make batches ahead of time"""
 
     def __post_init__(self):
+        problems = Problems()
         for name in ("accumulation", "log_every", "save_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in (*RATES, "max_grad_norm", "max_skipped_steps", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if not self.stages:
-            raise ValueError("stages is empty, so the run has 0 steps: give at least one Stage.")
-        _check_pair("evaluation", self.evaluation, "evaluation_every", self.evaluation_every)
-        _check_pair("held_out", self.held_out, "watch_every", self.watch_every)
+            least(problems, name, getattr(self, name), 1)
+        for name in (*RATES, "max_grad_norm", "max_skipped_steps", "warmup_steps", "data_workers", "seed"):
+            value = getattr(self, name)
+            problems.need(0 <= value < math.inf, f"{name} must not be negative, got {value}: use 0 or more")
+        within = all(0 <= beta < 1 for beta in self.betas)
+        problems.need(within, f"betas must lie between 0 and 1, got {self.betas}: the usual ones are (0.9, 0.95)")
+        for pair in (("evaluation", "evaluation_every"), ("held_out", "watch_every")):
+            self._check_pair(problems, *pair)
+        self._check_stages(problems)
         if self.lanes:
-            self._check_lanes()
-        if self.warmup_steps >= self.steps:
-            raise ValueError(
-                f"warmup_steps must be below the run's steps, got {self.warmup_steps} of {self.steps}: shorten the "
-                "warm-up or lengthen a stage."
+            self._check_lanes(problems)
+        problems.raise_all()
+
+    def _check_stages(self, problems: Problems) -> None:
+        problems.need(bool(self.stages), "stages is empty, so the run has 0 steps: give at least one Stage")
+        problems.need(
+            not self.stages or self.warmup_steps < self.steps,
+            f"warmup_steps must be below the run's steps, got {self.warmup_steps} of {self.steps}: shorten the "
+            "warm-up or lengthen a stage",
+        )
+        for rows in sorted({stage.rows for stage in self.stages if self.accumulation > 0}):
+            problems.need(
+                rows % self.accumulation == 0,
+                f"rows must divide into {self.accumulation} passes, got {rows}: use a multiple of {self.accumulation} "
+                "rows, or another accumulation",
             )
 
-    def _check_lanes(self) -> None:
+    def _check_pair(self, problems: Problems, name: str, interval_name: str) -> None:
+        value, interval = getattr(self, name), getattr(self, interval_name)
+        problems.need(
+            (value is None) == (interval is None),
+            f"{name} and {interval_name} go together, got {_plain(value)} and {interval}: set both or neither",
+        )
+        if interval is not None:
+            least(problems, interval_name, interval, 1)
+
+    def _check_lanes(self, problems: Problems) -> None:
         rows = sorted({stage.rows for stage in self.stages})
-        if len(rows) > 1:
-            raise ValueError(f"Lanes go on from step to step, so all stages need the same rows, got {rows}.")
-        if self.training_forward is not None:
-            raise ValueError(f"Lanes have a forward of their own, got {_plain(self.training_forward)}: use one.")
+        problems.need(
+            len(rows) < 2, f"lanes go on from step to step, so all stages need the same rows, got {rows}: use one"
+        )
+        problems.need(
+            self.training_forward is None,
+            f"lanes have a forward of their own, got {_plain(self.training_forward)}: use one of the two",
+        )
 
     @property
     def steps(self) -> int:
@@ -201,11 +227,9 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"{n}: {saved.get(n)} then, {now.get(n)} now" for n in names if saved.get(n) != now.get(n)]
 
 
-def _check_pair(name: str, value: Any, interval_name: str, interval: int | None) -> None:
-    if (value is None) != (interval is None):
-        raise ValueError(
-            f"{name} and {interval_name} go together, got {_plain(value)} and {interval}: set both or neither."
-        )
+def least(problems: Problems, name: str, value: float | None, least: int) -> None:
+    """Note a number that is there and below the least that can be."""
+    problems.need(value is None or value >= least, f"{name} must be at least {least}, got {value}: use {least} or more")
 
 
 def _plain(value: Any) -> Any:

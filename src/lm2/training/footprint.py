@@ -1,13 +1,19 @@
 """How much memory a computation takes, and how much arithmetic: without doing it, on the meta device."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from lm2.loss import summed_cross_entropy
+from lm2.modeling import LM2ForCausalLM
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -57,3 +63,35 @@ def peak_bytes(step: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     with _LiveBytes([*parameters, *gradients]) as live:
         step().backward()
     return live.peak
+
+
+def _fused(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False) -> Tensor:
+    """The fused kernel's shapes: an output, and one number per query for its backward pass."""
+    if k.shape[1] != q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, dropout_p, is_causal)[0]
+
+
+@contextmanager
+def _fused_attention() -> Generator[None]:
+    """On the meta device, count attention as the kernel that CPUs and GPUs use, which keeps no table of scores.
+
+    The meta device would choose the one with a table, and has no autocast, which is off here anyway.
+    """
+    no_autocast = patch.object(torch, "autocast", lambda *arguments, **settings: nullcontext())
+    with patch.object(F, "scaled_dot_product_attention", _fused), no_autocast:
+        yield
+
+
+def row_bytes(model: LM2ForCausalLM, segments: int, checkpointing: bool) -> int:
+    """`peak_bytes` of a training step on one row in float32, for a model on the meta device."""
+    ids = torch.zeros(1, segments * model.config.segment_length, dtype=torch.long, device="meta")
+    if checkpointing:
+        model.activation_checkpointing_enable()
+
+    def step() -> Tensor:
+        h_ND = model.model(ids).last_hidden_state[:, :-1].flatten(0, 1)
+        return summed_cross_entropy(model.lm_head, h_ND, ids[:, 1:].flatten(), model.config.vocab_size)
+
+    with _fused_attention():
+        return peak_bytes(step, model.parameters())

@@ -1,0 +1,117 @@
+"""What a plan would do, without doing it: everything is counted on the meta device."""
+
+import json
+
+import torch
+
+from lm2.data.packed import PackedRows
+from lm2.modeling import LM2ForCausalLM
+from lm2.recipes.parts import only_trained
+from lm2.recipes.plan import ModelOf, Plan
+from lm2.sizes import measure
+from lm2.training import RunConfig
+from lm2.training.flops import PEAKS, forward_flops
+from lm2.training.footprint import row_bytes
+
+GPU, USE = "H100", 0.4
+"""The device that the time is estimated for, and the share of its peak that a training may reach."""
+ADAM, MUON = 8, 4
+"""Bytes of the optimiser's averages for each trained number."""
+GIB = 2**30
+
+
+def describe(plan: Plan) -> str:
+    """The text of a dry run."""
+    config, size = plan.config, measure(plan.config)
+    total = size.base_parameters + size.memory_parameters
+    lines = [
+        json.dumps(plan.describe(), indent=1),
+        "",
+        *(_line("not found", reason) for reason in plan.missing),
+        _line(
+            "model",
+            f"{config.base_model_type}, {config.num_hidden_layers} blocks, {len(config.memory_indices)} with "
+            f"{config.memory_slots} slots of {config.hidden_size}; segments of {config.segment_length} tokens",
+        ),
+        _line(
+            "parameters",
+            f"{size.base_parameters:,} base + {size.memory_parameters:,} memory = {total:,} ({total / 1e9:.2f} B)",
+        ),
+        _line(
+            "state of a row", f"{size.bank_bytes:,} bytes of banks, {size.segment_bytes:,} bytes of the open segment"
+        ),
+    ]
+    for name, run in plan.phases.items():
+        lines += ["", f"phase {name}", *_phase(plan, run)]
+    return "\n".join(lines)
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:<15} {text}"
+
+
+def _phase(plan: Plan, run: RunConfig) -> list[str]:
+    with torch.device("meta"):
+        model = LM2ForCausalLM(plan.config).train()
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    part = run.model if isinstance(run.model, ModelOf) else ModelOf(start=run.model)
+    parts = only_trained(model, part.trains, part.lora_rank or 0).parameters()
+    count = sum(parameter.numel() for parameter in parts if parameter.requires_grad)
+    flops = [_flops(model, stage.rows, stage.segments, count / whole) for stage in run.stages]
+    in_all = sum(each * stage.steps for each, stage in zip(flops, run.stages, strict=True))
+    hours = in_all / (PEAKS[GPU] * USE) / 3600
+    spread = " to ".join(f"{value:.2g}" for value in sorted({min(flops), max(flops)}))
+    return [
+        _line("  trains", f"{part.trains}: {count:,} parameters"),
+        *_rows(plan, run),
+        _line("  operations", f"{spread} a step, {in_all:.2g} in all: {_time(hours)} of one {GPU} at {USE:.0%}"),
+        _line("  memory", _memory(run, model, count, whole)),
+    ]
+
+
+def _rows(plan: Plan, run: RunConfig) -> list[str]:
+    T, lines, total = plan.config.segment_length, [], 0.0
+    for stage in run.stages:
+        mean = sum(stage.segments) / len(stage.segments)
+        lengths = " or ".join(map(str, sorted(set(stage.segments))))
+        total += stage.steps * stage.rows * mean * T
+        lines.append(
+            _line(
+                "  rows",
+                f"{stage.steps:,} steps of {stage.rows:,} rows of {lengths} segments: "
+                f"{stage.rows * mean * T:,.0f} tokens a step",
+            )
+        )
+    return [*lines, _line("  tokens", f"{total:,.0f} in all{_passes(run)}")]
+
+
+def _passes(run: RunConfig) -> str:
+    """How often each source of a token store is gone through."""
+    if not isinstance(run.make_batch, PackedRows):
+        return ""
+    passes = run.make_batch.passes(run.steps, max(run.stages[-1].segments))
+    return "; passes: " + ", ".join(f"{name} {times:.2g}" for name, times in passes.items())
+
+
+def _flops(model: LM2ForCausalLM, rows: int, segments: tuple[int, ...], trained: float) -> float:
+    """Of a step: forward, the gradient of what flows, and that of the weights that are trained."""
+    mean = sum(forward_flops(model, n) for n in segments) / len(segments)
+    return rows * mean * (2 + trained)
+
+
+def _memory(run: RunConfig, model: LM2ForCausalLM, count: int, whole: int) -> str:
+    """Of one process with the whole model."""
+    rows = max(stage.rows for stage in run.stages) // run.accumulation
+    segments = max(max(stage.segments) for stage in run.stages)
+    parts = {
+        "weights": 4 * whole,
+        "gradients": 4 * count,
+        "optimiser": (MUON if run.optimizer == "muon" else ADAM) * count,
+        "activations": rows * row_bytes(model, segments, run.activation_checkpointing),
+    }
+    shown = " + ".join(f"{name} {value / GIB:.1f}" for name, value in parts.items())
+    return f"{sum(parts.values()) / GIB:.1f} GiB = {shown} ({rows} rows at once, counted in float32)"

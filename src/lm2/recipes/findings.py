@@ -1,0 +1,72 @@
+"""What a recipe finds when it looks at its options: what is wrong with them, and what is not there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from lm2.configuration import FAMILY_CONFIGS, PRESETS
+from lm2.data.packed import PackedRows
+from lm2.data.store import Store
+from lm2.errors import Problems, sentence
+from lm2.training import BatchRequest, Stage
+
+T = TypeVar("T")
+STAND_IN = "lm2-135m"
+"""The preset whose backbone has the place of a model that a dry run does not find."""
+
+
+@dataclass(frozen=True)
+class NoRows:
+    """In the place of data that is not there."""
+
+    def __call__(self, request: BatchRequest) -> dict[str, Tensor]:
+        raise AssertionError(f"there are no rows for {request}")
+
+
+class Findings:
+    """Everything that is wrong, to be told at once. A dry run goes on without what is not there, and names it."""
+
+    def __init__(self, dry_run: bool):
+        self.dry_run, self.problems, self._missing = dry_run, Problems(), []
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self._missing))
+
+    def find(self, make: Callable[[], T]) -> T | None:
+        """What `make` reads; None where that is not there."""
+        try:
+            return make()
+        except (ValueError, OSError) as error:
+            if self.dry_run:
+                self._missing.append(sentence(error))
+            else:
+                self.problems.note(error)
+        return None
+
+    def check(self, make: Callable[[], T]) -> T | None:
+        """What `make` makes of the options; None where they cannot be."""
+        with self.problems.collected():
+            return make()
+        return None
+
+    def rows(self, folder: Any, stages: tuple[Stage, ...], T: int, tokenizer: PreTrainedTokenizerBase | None) -> Any:
+        """The rows of a token store that was made with this tokenizer, if one is given."""
+
+        def read() -> PackedRows:
+            if tokenizer is not None:
+                Store(folder).check_tokenizer(tokenizer)
+            return PackedRows(folder=folder, stages=stages, segment_length=T)
+
+        return self.find(read) or NoRows()
+
+
+def stand_in() -> PreTrainedConfig:
+    """The configuration of the model that has the place of one that is not there."""
+    preset = PRESETS[STAND_IN]
+    family = FAMILY_CONFIGS[preset["base_model_type"]]
+    names = {field.name for field in fields(family)}
+    return family(**{name: value for name, value in preset.items() if name in names})
