@@ -44,6 +44,7 @@ class Lanes:
         cache = self.caches[self._pass].copy()
         if cache.rows:
             cache.reset(batch["fresh"].cpu().nonzero()[:, 0])
+        self._before[self._pass] = cache.copy()
         inputs = {name: value for name, value in batch.items() if name != "fresh"}
         output = model(**inputs, past_key_values=cache)
         self.caches[self._pass] = output.past_key_values.detach()
@@ -51,7 +52,10 @@ class Lanes:
         return output
 
     def undo(self) -> None:
-        """Go back to the state before the step: it was skipped, and what it left may be no numbers."""
+        """Go back to the state before the step: it was skipped, and what it left may be no numbers.
+
+        Rows whose text began with the step begin all the same: what they go on with is of that text.
+        """
         self.caches = list(self._before)
 
     def save(self, path: Path) -> None:
