@@ -136,6 +136,13 @@ class Layout:
             target_BL = target_BL + self.start_R.to(self.device)[row_BL]
         return target_BL if self.real_BL is None else target_BL.where(self.real_BL, self.rows * columns)
 
+    @cached_property
+    def placed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A step's real tokens: the row, the rank in the call, and the column in the segment of each."""
+        row, rank = (torch.arange(self.width) < self.length_R[:, None]).nonzero(as_tuple=True)
+        column = self.start_R[row] + rank
+        return row.to(self.device), rank.to(self.device), column.to(self.device)
+
     def lay(self, x_BLD: Tensor) -> Tensor:
         """From the caller's order to (R S, W, D). Columns without a token hold some token that nobody looks at."""
         columns = self.segments * self.width
@@ -162,13 +169,12 @@ class Layout:
         """
         if old is None or not self.start_R.any():
             return new
+        if self.is_step:
+            row, rank, column = self.placed
+            filled = old.movedim(-2, 1).index_put((row, column), new.movedim(-2, 1)[row, rank])
+            return filled.movedim(1, -2)
         column = torch.arange(self.segment_length, device=self.device)
         start_R1 = self.start_R.to(self.device)[:, None]
-        if self.is_step:
-            source_RT = column - start_R1
-            fresh = _columns((source_RT >= 0) & (source_RT < self.length_R.to(self.device)[:, None]), new.dim())
-            index = _columns(source_RT.clamp(0, self.width - 1), new.dim())
-            return torch.where(fresh, torch.take_along_dim(new, index, -2), old)
         new = new.unflatten(0, (self.rows, self.segments))
         first = torch.where(_columns(column < start_R1, old.dim()), old, new[:, 0])
         return torch.cat([first[:, None], new[:, 1:]], 1).flatten(0, 1)

@@ -56,6 +56,23 @@ def test_a_reading_can_be_asked_many_times(kind):
     assert answers[0] != answers[1]
 
 
+def test_calls_end_at_borders_and_the_text_before_the_context_is_read_once(kind, monkeypatch):
+    """A call of several segments takes the time of whole ones, so what is behind the last border goes alone."""
+    own, calls, run = runner(kind), [], StreamingRunner._run
+    monkeypatch.setattr(
+        StreamingRunner, "_run", lambda self, at, ids: calls.append((at.tokens, ids)) or run(self, at, ids)
+    )
+    answers = [own.answer(before, [CONTEXT], AFTER, 3) for before in (BEFORE, BEFORE, "Look. ", BEFORE)]
+    assert sum(read == 0 for read, _ in calls) == 3
+    assert all(
+        (read + len(ids)) % tiny.SEGMENT == 0 or read % tiny.SEGMENT + len(ids) < tiny.SEGMENT for read, ids in calls
+    )
+    assert any(len(ids) > tiny.SEGMENT for _, ids in calls)
+    assert answers == [
+        runner(kind).answer(before, [CONTEXT], AFTER, 3) for before in (BEFORE, BEFORE, "Look. ", BEFORE)
+    ]
+
+
 def test_segments_are_counted_without_running_the_model(kind, monkeypatch):
     own = runner(kind)
     tokens = ids_of(BEFORE + CONTEXT).shape[1]

@@ -6,6 +6,7 @@ segment can be changed by a policy; this is how the controls of `lm2.evaluation.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ class StreamingRunner:
     def __init__(self, name: str, facts: dict[str, Any], model: PreTrainedModel, codec: Codec):
         self.name, self.model, self.codec = name, model, codec
         self.segment_length: int = model.config.segment_length
+        self._kept: tuple[str, Reading] | None = None
         self.description = {"kind": "memory, segment by segment", "segment_length": self.segment_length, **facts}
 
     def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str:
@@ -61,10 +63,10 @@ class StreamingRunner:
 
     def read(self, before: str, pieces: Iterable[str], policy: Policy | None = None) -> Reading:
         """Read a text up to the question, in super-chunks of 16 segments, or segment by segment under a policy."""
-        reading = Reading(None, None, self.codec.stream(), 0, policy)
-        waiting = list(self.codec.start)
+        reading = self._opening(before, policy)
+        waiting: list[int] = []
         chunk = self.segment_length * (SEGMENTS_AT_ONCE if policy is None else 1)
-        for piece in self._text(before, pieces):
+        for piece in pieces:
             stream, ids = reading.stream.push(piece)
             reading = replace(reading, stream=stream)
             waiting += ids
@@ -73,10 +75,24 @@ class StreamingRunner:
         stream, ids = reading.stream.settle()
         return self._feed(replace(reading, stream=stream), waiting + ids)
 
+    def _opening(self, before: str, policy: Policy | None) -> Reading:
+        """What stands before the text. It is that of all samples of a task, so it is kept from one to the next."""
+        if policy is not None:
+            return self._open(before, policy)
+        if self._kept is None or self._kept[0] != before:
+            self._kept = before, self._open(before, None)
+        kept = self._kept[1]
+        return replace(kept, state=_fork(kept.state))
+
+    def _open(self, before: str, policy: Policy | None) -> Reading:
+        stream, ids = self.codec.stream().push(self.codec.prefix + before)
+        stream, rest = stream.settle()
+        return self._feed(Reading(None, None, stream, 0, policy), [*self.codec.start, *ids, *rest])
+
     def segments(self, before: str, pieces: Iterable[str]) -> int:
         """Complete segments of a text up to the question, counted without running the model."""
         stream, tokens = self.codec.stream(), len(self.codec.start)
-        for piece in self._text(before, pieces):
+        for piece in chain((self.codec.prefix + before,), pieces):
             stream, ids = stream.push(piece)
             tokens += len(ids)
         tokens += len(stream.settle()[1])
@@ -110,20 +126,22 @@ class StreamingRunner:
 
         return policy
 
-    def _text(self, before: str, pieces: Iterable[str]) -> Iterable[str]:
-        yield self.codec.prefix + before
-        yield from pieces
-
     def _feed(self, reading: Reading, ids: list[int]) -> Reading:
         while ids:
-            chunk = self._chunk(reading)
+            chunk = self._chunk(reading, len(ids))
             reading, ids = self._run(reading, ids[:chunk]), ids[chunk:]
         return reading
 
-    def _chunk(self, reading: Reading) -> int:
-        """Tokens up to where the state is next looked at."""
+    def _chunk(self, reading: Reading, waiting: int) -> int:
+        """Tokens of the next call: up to where the state is looked at, or up to the last border.
+
+        What is behind that goes alone, because a call of several segments takes the time of whole ones.
+        """
         T = self.segment_length
-        return T - reading.tokens % T if reading.policy is not None else T * SEGMENTS_AT_ONCE - reading.tokens % T
+        read = reading.tokens % T
+        if reading.policy is not None or read + waiting < T:
+            return T - read
+        return min((read + waiting) // T, SEGMENTS_AT_ONCE) * T - read
 
     @torch.no_grad()
     def _run(self, reading: Reading, ids: list[int]) -> Reading:
