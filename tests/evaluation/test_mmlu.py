@@ -73,6 +73,20 @@ def test_the_batch_changes_nothing(harness, kind, data):
         assert one == pytest.approx(other, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["plain", "lm2", "rmt"])
+def test_the_examples_are_run_once_a_subject_and_the_scores_are_those_of_whole_inputs(harness, kind, data, monkeypatch):
+    """RMT and ARMT, whose state is no cache, run whole inputs."""
+    heads, read = [], harness.HarnessModel._read_head
+    monkeypatch.setattr(harness.HarnessModel, "_read_head", lambda *args: heads.append(read(*args)) or heads[-1])
+    (shared,) = asked(harness, kind, data, ["anatomy"], batch_size=3, limit=4, shots=2)
+    monkeypatch.setattr(harness.HarnessModel, "_read_head", lambda *args: None)
+    (whole,) = asked(harness, kind, data, ["anatomy"], batch_size=3, limit=4, shots=2)
+    assert [head and head[0] > 50 for head in heads] == [None if kind == "rmt" else True]
+    assert shared["picks"] == whole["picks"]
+    for one, other in zip(shared["scores"], whole["scores"], strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+
+
 def test_an_input_that_does_not_fit_stops_the_run(harness, data):
     with pytest.raises(ValueError, match=r"8 of 8 inputs have more tokens than the model takes \([\d,]+ against 100\)"):
         asked(harness, "plain", data, ["anatomy"], limit=2, max_length=100)

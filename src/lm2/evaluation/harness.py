@@ -4,6 +4,9 @@ The harness scores a batch padded on the right and without a mask. That is right
 follows a token does not change what the model says at it; LM2 included, whose open segment is written only when it is
 complete, after the last real token of that row has been scored.
 
+What all inputs of a task begin with, such as its worked examples, is run once; each input goes on from a copy of that
+state, and its logits are those of the tokens behind. The harness finds them, since it counts from their end.
+
 It would cut inputs from the left to the configuration's maximum length. Models with a memory have none; for the others
 an input that does not fit stops the run.
 
@@ -15,6 +18,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Generator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,11 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.baselines.segments import SegmentedForCausalLM
 from lm2.evaluation.runners.attention import max_positions
+from lm2.evaluation.runners.decoding import shared_start
 from lm2.evaluation.runners.memory import has_memory
 
 UNLIMITED = 2**31
@@ -67,6 +72,7 @@ class HarnessModel(HFLM):
             max_length=max_length or limit or UNLIMITED,
         )
         self.advance, self.longest = advance, 0
+        self._head: tuple[int, Cache] | None = None
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return super().loglikelihood(requests, disable_tqdm=True)
@@ -76,6 +82,7 @@ class HarnessModel(HFLM):
 
     def _loglikelihood_tokens(self, requests: list, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
         self._check_lengths([len(context) + len(answer) - 1 for _, context, answer in requests])
+        self._head = self._read_head([context for _, context, _ in requests])
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
     def tok_batch_encode(
@@ -101,10 +108,26 @@ class HarnessModel(HFLM):
             )
         self.longest = max(self.longest, *lengths)
 
+    @torch.no_grad()
+    def _read_head(self, contexts: Sequence[list[int]]) -> tuple[int, Cache] | None:
+        """The number of tokens that all contexts begin with, short of the last of any, and the state after them."""
+        shared = min(shared_start(*contexts), min(map(len, contexts)) - 1)
+        if shared < 1 or len(contexts) == 1:
+            return None
+        ids_BL = torch.tensor([contexts[0][:shared]], device=self.device)
+        state = self.model(ids_BL, use_cache=True, logits_to_keep=1).past_key_values
+        return (shared, state) if isinstance(state, Cache) else None
+
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        logits = super()._model_call(inps)
+        logits = super()._model_call(inps) if self._head is None else self._go_on(inps, *self._head)
         self.advance(len(inps))
         return logits
+
+    @torch.no_grad()
+    def _go_on(self, ids_BL: Tensor, read: int, state: Cache) -> Tensor:
+        state = deepcopy(state)
+        state.batch_repeat_interleave(len(ids_BL))
+        return self.model(ids_BL[:, read:], past_key_values=state, use_cache=True).logits
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
         if isinstance(self.model, SegmentedForCausalLM):

@@ -10,9 +10,9 @@ Shape suffixes: B = 1 row, Q queries of a chunk, K keys (cached ones first), V v
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import deepcopy
-from itertools import chain, takewhile
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 
 from lm2.evaluation.codec import Codec
 from lm2.evaluation.models import TooLong
-from lm2.evaluation.runners.decoding import greedy
+from lm2.evaluation.runners.decoding import greedy, shared_start
 
 CHUNK = 2048
 """Tokens of a prompt that run at once."""
@@ -71,7 +71,9 @@ class AttentionRunner:
         """See `Runner.answer`."""
         before = self.codec.prefix + before
         ids = self._prompt(before, pieces, after + self.codec.suffix, max_new_tokens)
-        shared = 0 if self.window is not None else _common([*self.codec.start, *self.codec.encode(before)], ids[:-1])
+        shared = (
+            0 if self.window is not None else shared_start([*self.codec.start, *self.codec.encode(before)], ids[:-1])
+        )
         return self.codec.decode(self._generate(ids, shared, max_new_tokens))
 
     def _prompt(self, before: str, pieces: Iterable[str], after: str, new: int) -> list[int]:
@@ -190,11 +192,6 @@ def window_mask(cached: int, queries: int, window: int) -> Tensor:
 def max_positions(model: PreTrainedModel) -> int | None:
     """Tokens that full attention can take, None if the configuration names no limit."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Tokens with which both begin."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _only_distances(model: PreTrainedModel) -> bool:

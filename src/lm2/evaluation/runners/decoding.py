@@ -1,6 +1,7 @@
-"""Greedy decoding, the same for every model."""
+"""Greedy decoding, the same for every model, and what prompts have in common."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -26,3 +27,8 @@ def greedy(logits_V: Tensor, feed: Callable[[int], Tensor], stop: Container[int]
             break
         logits_V = feed(token)
     return found
+
+
+def shared_start(*prompts: Sequence[int]) -> int:
+    """Tokens with which all prompts begin."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False)))
