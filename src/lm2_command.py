@@ -35,6 +35,11 @@ COMMANDS = {
         "train LM2, RMT and a plain model, and compare how far back they remember",
         "lm2 demo",
     ),
+    "reproduce": Command(
+        "lm2.cli.reproduce",
+        "LM2, RMT, ARMT, plain attention and retrieval on BABILong at equal budget",
+        "lm2 reproduce --babi babi --books books",
+    ),
     "convert": Command(
         "lm2.cli.convert",
         "add memory to a pretrained model: a folder, a hub name or a GGUF file",
@@ -59,6 +64,26 @@ COMMANDS = {
         "lm2.cli.train_retrofit",
         "give a pretrained model a memory and train it, alone at first and then with the base",
         "lm2 train retrofit --base SmolLM2-135M-Instruct.gguf --data data/books --out runs/smollm2-lm2",
+    ),
+    "train finetune-babilong": Command(
+        "lm2.cli.train_babilong",
+        "train a model with a memory on bAbI's questions in long texts",
+        "lm2 train finetune-babilong --model runs/retrofit/model --tasks qa1 --background books/train.jsonl.gz",
+    ),
+    "train sft": Command(
+        "lm2.cli.train_sft",
+        "train a model with a memory on conversations about long documents",
+        "lm2 train sft --model runs/retrofit/model --data chat.jsonl",
+    ),
+    "train pretrain-tiny": Command(
+        "lm2.cli.train_pretrain_tiny",
+        "train a small model from nothing",
+        "lm2 train pretrain-tiny --data data/books",
+    ),
+    "train pretrain-lm2-1.7b": Command(
+        "lm2.cli.train_pretrain",
+        "train the paper's model from nothing",
+        "lm2 train pretrain-lm2-1.7b --dry-run",
     ),
     "data prepare": Command(
         "lm2.cli.data_prepare",
@@ -108,17 +133,18 @@ COMMANDS = {
 }
 
 
-def overview() -> str:
-    """The text of `lm2 --help`: every subcommand in a line, then one example of each."""
-    width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
-    examples = "\n".join(f"  {command.example}" for command in COMMANDS.values())
+def overview(group: str = "") -> str:
+    """The text of `lm2 --help`, or of `lm2 GROUP --help`: every subcommand in a line, then one example of each."""
+    listed = {name: command for name, command in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, listed))
+    lines = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in listed.items())
+    examples = "\n".join(f"  {command.example}" for command in listed.values())
     return (
-        "usage: lm2 COMMAND [OPTIONS]\n\n"
+        f"usage: lm2 {group}COMMAND [OPTIONS]\n\n"
         "Large Memory Models: a causal, streaming memory for Hugging Face language models.\n\n"
         f"commands:\n{lines}\n\n"
         f"examples:\n{examples}\n\n"
-        "`lm2 COMMAND --help` lists a command's options; `lm2 --version` prints the version.\n"
+        f"`lm2 {group}COMMAND --help` lists a command's options; `lm2 --version` prints the version.\n"
         "LM2_DEBUG=1 shows the traceback of an error."
     )
 
@@ -164,6 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     if argv[0] in ("-V", "--version"):
         print(f"lm2 {version('lm2')}")
+        return OK
+    group = f"{argv[0]} "
+    if argv[1:] in (["-h"], ["--help"]) and any(name.startswith(group) for name in COMMANDS):
+        print(overview(group))
         return OK
     try:
         name, rest = split(argv)

@@ -66,6 +66,8 @@ class TrainingRows:
             `max_facts / questions` facts on average).
         fact_density: largest share of a row's tokens that facts and questions may take; the story is cut to it.
         stories: real stories to draw from instead of simulated ones.
+        question_first: whether a row with background begins with the question that closes it, which then tells what to
+            look for.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class TrainingRows:
         questions: int = 5,
         fact_density: float = 0.5,
         stories: Sequence[Story] | None = None,
+        question_first: bool = False,
     ):
         if max_facts < 1 or questions < 1:
             raise ValueError(f"max_facts ({max_facts}) and questions ({questions}) must be at least 1.")
@@ -86,6 +89,7 @@ class TrainingRows:
             raise ValueError("Real stories are shorter than a row: give background text, or leave stories out.")
         self.task, self.background, self.stories = task, background, stories
         self.max_facts, self.questions, self.fact_density = max_facts, questions, fact_density
+        self.question_first = question_first
         self._encode = Encoder(tokenizer)
 
     def row(self, n_tokens: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -115,23 +119,29 @@ class TrainingRows:
         """A row with background; None when no question of the story drawn fits."""
         story = self._story(rng)
         budget, last = int(self.fact_density * (n_tokens - len(self._encode.opening))), 0
-        items: list[Item] = []
+        items, opening = [], self._encode.opening
         for event in _events(story, _chosen(story, self.questions, rng)):
             items.append(self._encode.item(event))
             budget -= len(items[-1][0])
             if budget < 0:
                 break
-            last = len(items) if isinstance(event, Question) else last
-        if last == 0:
+            if isinstance(event, Question):
+                last = len(items)
+                opening = self._opening(event)
+        if last == 0 or len(opening) + sum(len(ids) for ids, _ in items[:last]) > n_tokens:
             return None
         (*ids, closing_ids), (*labels, closing_labels) = zip(*items[:last], strict=True)
-        start = len(self._encode.opening)
+        start = len(opening)
         body = n_tokens - start - len(closing_ids)
         text, offsets = compose(ids, background.sentences(rng), body, rng)
         target = np.full(n_tokens, IGNORED)
         for label, offset in zip([*labels, closing_labels], [*offsets, body], strict=True):
             target[start + offset : start + offset + len(label)] = label
-        return np.concatenate([self._encode.opening, text, closing_ids]).astype(np.int64), target
+        return np.concatenate([opening, text, closing_ids]).astype(np.int64), target
+
+    def _opening(self, closing: Question) -> list[int]:
+        """What stands before the text of a row that ends in this question."""
+        return self._encode.opening + (self._encode(f" {closing.text}") if self.question_first else [])
 
     def _story(self, rng: np.random.Generator) -> Story:
         if self.stories is None:

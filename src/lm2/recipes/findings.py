@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from lm2.configuration import FAMILY_CONFIGS, PRESETS
+from lm2.configuration import FAMILY_CONFIGS, PRESETS, LM2Config
+from lm2.data.encoding import load_tokenizer
 from lm2.data.packed import PackedRows
 from lm2.data.store import Store
 from lm2.errors import Problems, sentence
+from lm2.folders import check_folder
 from lm2.training import BatchRequest, Stage
 
 T = TypeVar("T")
@@ -53,15 +57,38 @@ class Findings:
             return make()
         return None
 
-    def rows(self, folder: Any, stages: tuple[Stage, ...], T: int, tokenizer: PreTrainedTokenizerBase | None) -> Any:
-        """The rows of a token store that was made with this tokenizer, if one is given."""
+    def model(self, folder: Path) -> tuple[LM2Config, PreTrainedTokenizerBase | None]:
+        """Configuration and tokenizer of a folder with an LM2 model; of a stand-in where it is not there."""
+        config = self.find(partial(_lm2_config, folder))
+        if config is None:
+            return LM2Config.preset(STAND_IN), None
+        return config, self.find(partial(load_tokenizer, str(folder)))
 
-        def read() -> PackedRows:
-            if tokenizer is not None:
-                Store(folder).check_tokenizer(tokenizer)
-            return PackedRows(folder=folder, stages=stages, segment_length=T)
+    def rows(
+        self, folder: Path, stages: tuple[Stage, ...], config: LM2Config, tokenizer: PreTrainedTokenizerBase | None
+    ) -> Any:
+        """The rows of a token store that was made with this tokenizer, if one is given, for a model of this shape."""
+        return self.find(partial(_token_rows, folder, stages, config, tokenizer)) or NoRows()
 
-        return self.find(read) or NoRows()
+
+def _lm2_config(folder: Path) -> LM2Config:
+    check_folder(folder)
+    return LM2Config.from_pretrained(folder, local_files_only=True)
+
+
+def _token_rows(
+    folder: Path, stages: tuple[Stage, ...], config: LM2Config, tokenizer: PreTrainedTokenizerBase | None
+) -> PackedRows:
+    store = Store(folder)
+    if tokenizer is not None:
+        store.check_tokenizer(tokenizer)
+    made = store.facts["tokenizer"]
+    if made["vocabulary"] > config.vocab_size:
+        raise ValueError(
+            f"{folder} was made with the tokenizer {made['name']} of {made['vocabulary']:,} ids, and the model has "
+            f"{config.vocab_size:,}: prepare the data with the model's tokenizer"
+        )
+    return PackedRows(folder=folder, stages=stages, segment_length=config.segment_length)
 
 
 def stand_in() -> PreTrainedConfig:

@@ -32,9 +32,9 @@ class TrainOptions:
     report_to: tuple[str, ...] = ("tensorboard",)
     """Trackers beside log.jsonl: tensorboard, trackio, wandb; none when empty."""
 
-    def shared(self) -> dict[str, Any]:
-        """These as fields of a `RunConfig`."""
-        return {name: getattr(self, name) for name in SHARED}
+    def shared(self, **others: Any) -> dict[str, Any]:
+        """These as fields of a `RunConfig`, with others in their place."""
+        return {**{name: getattr(self, name) for name in SHARED}, **others}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +83,132 @@ class RetrofitOptions(TrainOptions):
     """Steps between looks at the held-out rows."""
     watch_rows: int = 8
     """Held-out rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainTinyOptions(TrainOptions):
+    """Train the model of a few million parameters, `lm2-tiny`, on a token store from nothing."""
+
+    out: Path = Path("runs/tiny")
+    """Folder of the run; the same command goes on from what is there."""
+    data: Path = Path("data/train")
+    """Folder of a token store (lm2 data prepare)."""
+    tokenizer: str | None = None
+    """Folder, GGUF file or hub name of the store's tokenizer; where the store says when not given."""
+    bf16: bool = False
+    """Mixed precision in bfloat16; banks and gates stay float32."""
+    steps: int = 1000
+    """Steps."""
+    segments: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of segments of a row; each step draws one."""
+    rows: int = 32
+    """Rows of a step."""
+    learning_rate: float = 3e-3
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant", "trapezoid"] = "trapezoid"
+    """Learning rate after the warm-up."""
+    warmup_steps: int = 50
+    """Steps over which the learning rate rises."""
+    weight_decay: float = 0.01
+    """Of matrices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(PretrainTinyOptions):
+    """Train the LM2 paper's model of 1.7 B parameters on 248 B tokens of SmolLM-Corpus.
+
+    From the paper are the model, its 2,048 slots in all 16 blocks, and the data. It names neither batch nor rates; they
+    are those of its authors' code: AdamW, 6e-4, weight decay 0.1, 700 steps of warm-up, cosine to 0. A step of 64 rows
+    of 4 segments of 2,048 tokens has 524,288 tokens, and 473,000 steps are 248 B.
+    """
+
+    out: Path = Path("runs/lm2-1.7b")
+    """Folder of the run; the same command goes on from what is there."""
+    data: Path = Path("data/smollm")
+    """Folder of a token store made by: lm2 data prepare smollm-corpus --tokenizer meta-llama/Llama-3.2-1B."""
+    bf16: bool = True
+    """Mixed precision in bfloat16; banks and gates stay float32."""
+    accumulation: int = 8
+    """Passes per step: more need less memory."""
+    activation_checkpointing: bool = True
+    """Compute activations again in the backward pass to save memory."""
+    steps: int = 473_000
+    """Steps."""
+    segments: tuple[int, ...] = (4,)
+    """Numbers of segments of a row; each step draws one."""
+    rows: int = 64
+    """Rows of a step."""
+    learning_rate: float = 6e-4
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant", "trapezoid"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup_steps: int = 700
+    """Steps over which the learning rate rises."""
+    weight_decay: float = 0.1
+    """Of matrices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(TrainOptions):
+    """What the recipes that start from a model with a memory have in common."""
+
+    model: Path = Path("runs/retrofit/model")
+    """Folder of an LM2 model, such as `lm2 train retrofit` and `lm2 convert` make."""
+    rows: int = 16
+    """Rows of a step."""
+    learning_rate: float = 5e-5
+    """Peak learning rate of the base."""
+    memory_learning_rate: float = 5e-4
+    """Peak learning rate of the memory."""
+    schedule: Literal["cosine", "linear", "constant", "trapezoid"] = "cosine"
+    """Learning rate after the warm-up."""
+    weight_decay: float = 0.01
+    """Of matrices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BabilongOptions(FinetuneOptions):
+    """Train a model with a memory on bAbI's questions in long texts, for BABILong.
+
+    The curriculum has a stage for each length, which also draws the lengths before it. Only answers have a loss.
+    """
+
+    out: Path = Path("runs/babilong")
+    """Folder of the run; the same command goes on from what is there."""
+    tasks: tuple[str, ...] = ("qa1",)
+    """One task, or several to be trained together, from qa1 to qa10."""
+    babi: Path | None = None
+    """Folder or zip with the real bAbI tasks, whose training stories are told; simulated ones when not given."""
+    background: Path | None = None
+    """Books around the facts (.txt, .jsonl, .jsonl.gz or a folder); built-in sentences when not given."""
+    curriculum: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Longest row of each stage, in segments."""
+    steps: int = 500
+    """Steps of each stage."""
+    question: Literal["last", "first-and-last"] = "last"
+    """Where a row's last question stands: after the text as in BABILong, or before it too."""
+    facts: int = 10
+    """A row's story has at most so many facts."""
+    questions: int = 5
+    """Questions in a row, at most."""
+    density: float = 0.5
+    """Largest share of a row that facts and questions may take."""
+    write_cost: float = 0.05
+    """Price on writing, so that what is of no interest is not written; 0 for none."""
+    roll_outs: bool = False
+    """In half of the passes the banks of a row, read half, walk through up to 64 segments of background before the rest
+    is read: training on the states of long texts, for the price of the writes. One process only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftOptions(FinetuneOptions):
+    """Train a model with a memory on conversations about long documents; only the assistant's words have a loss."""
+
+    out: Path = Path("runs/sft")
+    """Folder of the run; the same command goes on from what is there."""
+    data: Path = Path("data/chat.jsonl")
+    """JSONL file: on each line `messages` with role and content, and maybe a `document` that goes before the first."""
+    segments: int = 16
+    """Segments of a row: conversations that are longer are left out."""
+    steps: int = 1000
+    """Steps."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm2.configuration import LM2Config
 from lm2.data.encoding import load_tokenizer
 from lm2.data.packed import held_out_rows
 from lm2.gguf import base_config, load_base
-from lm2.recipes.findings import Findings, stand_in
+from lm2.recipes.findings import Findings, NoRows, stand_in
 from lm2.recipes.options import RetrofitOptions
 from lm2.recipes.plan import ModelOf, Plan
 from lm2.retrofit import add_memory, with_memory
@@ -32,7 +33,7 @@ def retrofit(options: RetrofitOptions) -> Plan:
     memory = memory_options(options, shape.num_key_value_heads)
     config = findings.check(partial(with_memory, shape, **memory)) if base or options.dry_run else None
     tokenizer = findings.find(partial(load_tokenizer, options.base)) if base else None
-    phases = _phases(options, findings, partial(start_model, options.base, **memory), tokenizer)
+    phases = _phases(options, findings, partial(start_model, options.base, **memory), config, tokenizer)
     findings.problems.need(bool(phases), "memory_steps and steps are 0, so there is nothing to do: raise one of them")
     findings.problems.raise_all()
     assert config is not None
@@ -50,9 +51,13 @@ def _phases(
     options: RetrofitOptions,
     findings: Findings,
     start: Callable[[], PreTrainedModel],
+    config: LM2Config | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> dict[str, RunConfig]:
-    run = partial(_run, options, findings, tokenizer)
+    def rows(stages: tuple[Stage, ...]) -> Any:
+        return NoRows() if config is None else findings.rows(options.data, stages, config, tokenizer)
+
+    run = partial(_run, options, rows)
     phases: dict[str, RunConfig | None] = {}
     if options.memory_steps:
         model = ModelOf(start=start, trains="memory")
@@ -87,8 +92,7 @@ def start_model(base: str, **memory: Any) -> PreTrainedModel:
 
 def _run(
     options: RetrofitOptions,
-    findings: Findings,
-    tokenizer: PreTrainedTokenizerBase | None,
+    rows: Callable[[tuple[Stage, ...]], Any],
     name: str,
     number: int,
     model: ModelOf,
@@ -98,12 +102,13 @@ def _run(
     """A phase; each has rows and an order of its own."""
     steps, T = options.memory_steps if name == "memory" else options.steps, options.segment_length
     stages = (Stage(steps=steps, segments=options.segments, rows=options.rows),)
-    watched = options.held_out is not None
-    held_out = partial(held_out_rows, options.held_out, T, max(options.segments), options.watch_rows)
+    held_out = None
+    if options.held_out is not None:
+        held_out = partial(held_out_rows, options.held_out, T, max(options.segments), options.watch_rows)
     return RunConfig(
-        **options.shared() | {"seed": 2 * options.seed + number},
+        **options.shared(seed=2 * options.seed + number),
         model=model,
-        make_batch=findings.rows(options.data, stages, T, tokenizer),
+        make_batch=rows(stages),
         stages=stages,
         output_dir=options.out / name,
         learning_rate=learning_rate,
@@ -111,6 +116,6 @@ def _run(
         weight_decay=options.weight_decay,
         schedule=options.schedule,
         warmup_steps=min(100, steps // 10),
-        held_out=held_out if watched else None,
-        watch_every=options.watch_every if watched else None,
+        held_out=held_out,
+        watch_every=None if held_out is None else options.watch_every,
     )

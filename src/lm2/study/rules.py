@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lm2.configuration import LM2Config
 from lm2.memory import OFFER_EPS, LM2Memory
 from lm2.modeling import LM2DecoderLayer, LM2ForCausalLM
+from lm2.training.walks import memories
 
 STEEP_EPS = 1e-6
 HORIZON = 1024
@@ -185,9 +186,3 @@ def use_rule(model: LM2ForCausalLM, variant: str) -> LM2ForCausalLM:
         memory.start(block)
         block.memory = memory.to(model.device)
     return model
-
-
-def memories(model: LM2ForCausalLM) -> list[tuple[int, LM2Memory]]:
-    """The memories of a model, each with the index of its block."""
-    blocks = enumerate(model.model.layers)
-    return [(i, block.memory) for i, block in blocks if isinstance(block.memory, LM2Memory)]

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
@@ -238,6 +239,11 @@ class LM2Trainer(Trainer):
                 shutil.rmtree(folder / name, ignore_errors=True)
                 os.replace(written, folder / name)
                 rotate_checkpoints(str(folder), save_total_limit=self.run.keep_checkpoints)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise OSError(
+                f"{folder / name} could not be written ({error}): free space, or choose another folder; the "
+                "checkpoint before is whole"
+            ) from error
         finally:
             if self.args.should_save:
                 shutil.rmtree(self._checkpoint_root, ignore_errors=True)

@@ -1,0 +1,17 @@
+"""`lm2 train sft`: conversations about long documents."""
+
+from lm2.recipes.options import SftOptions as Options
+
+EXAMPLES = (
+    "lm2 train sft --model runs/retrofit/model --data chat.jsonl",
+    "lm2 train sft --data chat.jsonl --segments 32 --rows 8 --accumulation 8 --dry-run",
+)
+STOPPED = "The last checkpoint is kept; the same command goes on from it."
+
+
+def run(options: Options) -> None:
+    """Train, or say what would be done."""
+    from lm2.recipes.finetune import sft
+    from lm2.recipes.launch import launch
+
+    launch(sft, options)

@@ -1,0 +1,96 @@
+"""Batches of bAbI stories in background text for `RunConfig.make_batch`: a function of (seed, step, row, segments)."""
+
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lm2.data.babi import Story, read_stories
+from lm2.data.babilong import take_background
+from lm2.data.background import BookSentences, GeneratedSentences, Sentences
+from lm2.data.encoding import fingerprint
+from lm2.data.pool import TokenPool
+from lm2.data.rows import TrainingRows
+from lm2.data.world import TASKS
+
+if TYPE_CHECKING:
+    from lm2.training import BatchRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryRows:
+    """Makes input_ids and labels, each (rows, segments T); each row is of one of the tasks, drawn uniformly.
+
+    Args:
+        tokenizer: of the model.
+        babi: folder or zip with the real tasks, whose training stories are told; None simulates stories.
+        background: books; None takes built-in sentences.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown task, or files that are not there.
+    """
+
+    tokenizer: InitVar[PreTrainedTokenizerBase]
+    babi: InitVar[Path | None] = None
+    background: InitVar[Path | None] = None
+    segment_length: int
+    """T of the model"""
+    tasks: tuple[str, ...]
+    max_facts: int = 10
+    questions: int = 5
+    fact_density: float = 0.5
+    question_first: bool = False
+    texts: str = field(init=False)
+    """What stories and background are: others are another run"""
+
+    def __post_init__(self, tokenizer: PreTrainedTokenizerBase, babi: Path | None, background: Path | None):
+        if not self.tasks:
+            raise ValueError("tasks names 0 tasks: give at least one of qa1 to qa10")
+        unknown = [task for task in self.tasks if babi is None and task not in TASKS]
+        if unknown:
+            raise ValueError(f"stories of {', '.join(unknown)} cannot be simulated: choose among {', '.join(TASKS)}")
+        stories = {task: None if babi is None else read_stories(babi, task, "train") for task in self.tasks}
+        sentences = GeneratedSentences() if background is None else BookSentences(background)
+        names = [place.name if place is not None else "built-in" for place in (babi, background)]
+        vars(self)["texts"] = f"stories {names[0]}, background {names[1]}, tokenizer {fingerprint(tokenizer)[:12]}"
+        vars(self)["_source"] = tokenizer, stories, sentences
+
+    @cached_property
+    def pool(self) -> TokenPool:
+        """The background as token ids."""
+        tokenizer, _, sentences = self._parts()
+        return TokenPool(sentences, tokenizer, seed=0)
+
+    @cached_property
+    def _rows(self) -> dict[str, TrainingRows]:
+        tokenizer, stories, _ = self._parts()
+        settings = {name: getattr(self, name) for name in ("max_facts", "questions", "fact_density", "question_first")}
+        return {
+            task: TrainingRows(task, tokenizer, self.pool, stories=stories[task], **settings) for task in self.tasks
+        }
+
+    def _parts(self) -> tuple[PreTrainedTokenizerBase, dict[str, Sequence[Story] | None], Sentences]:
+        return vars(self)["_source"]
+
+    def row(self, task: str, segments: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(input_ids, labels) of a row of a task."""
+        return self._rows[task].row(segments * self.segment_length, rng)
+
+    def __call__(self, request: "BatchRequest") -> dict[str, Tensor]:
+        made = []
+        for number in request.rows:
+            rng = np.random.default_rng([request.seed, request.step, number])
+            made.append(self.row(self.tasks[int(rng.integers(len(self.tasks)))], request.segments, rng))
+        ids, labels = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
+        return {"input_ids": ids, "labels": labels}
+
+    def noise(self, rows: int, segments: int, rng: np.random.Generator) -> Tensor:
+        """Background alone, (rows, segments T)."""
+        texts = [take_background(self.pool.sentences(rng), segments * self.segment_length)[0] for _ in range(rows)]
+        return torch.from_numpy(np.stack(texts))

@@ -1,0 +1,133 @@
+"""Train a model that has a memory: on bAbI's questions in long texts, and on conversations about long documents."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm2.configuration import LM2Config
+from lm2.data.chat import ChatRows
+from lm2.data.stories import StoryRows
+from lm2.modeling import LM2ForCausalLM
+from lm2.recipes.findings import Findings, NoRows
+from lm2.recipes.options import BabilongOptions, FinetuneOptions, SftOptions
+from lm2.recipes.plan import ModelOf, Plan
+from lm2.training import RunConfig, Stage
+from lm2.training.walks import roll_out, walked
+from lm2.training.write_cost import fresh_rows, with_write_cost
+
+
+def finetune_babilong(options: BabilongOptions) -> Plan:
+    """The plan of a training for BABILong. Raises ValueError with everything that is wrong with the options."""
+    return _plan("finetune-babilong", options, partial(_babilong, options))
+
+
+def sft(options: SftOptions) -> Plan:
+    """The plan of a training on conversations. Raises ValueError with everything that is wrong with the options."""
+    return _plan("sft", options, partial(_sft, options))
+
+
+def _plan(
+    recipe: str,
+    options: FinetuneOptions,
+    run_of: Callable[[Findings, LM2Config, PreTrainedTokenizerBase | None], RunConfig],
+) -> Plan:
+    findings = Findings(options.dry_run)
+    config, tokenizer = findings.model(options.model)
+    run = findings.check(partial(run_of, findings, config, tokenizer))
+    findings.problems.raise_all()
+    assert run is not None
+    return Plan(
+        recipe=recipe,
+        options=options,
+        config=config,
+        phases={run.output_dir.name: run},
+        tokenizer=tokenizer,
+        missing=findings.missing,
+    )
+
+
+def _babilong(
+    options: BabilongOptions, findings: Findings, config: LM2Config, tokenizer: PreTrainedTokenizerBase | None
+) -> RunConfig:
+    lengths = options.curriculum
+    stages = tuple(
+        Stage(steps=options.steps, segments=lengths[: n + 1], rows=options.rows) for n in range(len(lengths))
+    )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    findings.problems.need(
+        not options.roll_outs or processes == 1,
+        f"roll_outs train in one process, and there are {processes}: leave roll_outs out, or start one",
+    )
+    rows: Any = NoRows()
+    if tokenizer is not None:
+        rows = findings.find(partial(_story_rows, options, config, tokenizer)) or rows
+    forward = fresh_rows
+    if options.roll_outs and isinstance(rows, StoryRows):
+        forward = partial(walked, walk=partial(roll_out, noise=rows.noise))
+    if options.write_cost:
+        forward = partial(with_write_cost, cost=options.write_cost, forward=forward)
+    return _run(options, stages, rows, training_forward=None if forward is fresh_rows else forward)
+
+
+def _story_rows(options: BabilongOptions, config: LM2Config, tokenizer: PreTrainedTokenizerBase) -> StoryRows:
+    return StoryRows(
+        tokenizer=tokenizer,
+        babi=options.babi,
+        background=options.background,
+        segment_length=config.segment_length,
+        tasks=options.tasks,
+        max_facts=options.facts,
+        questions=options.questions,
+        fact_density=options.density,
+        question_first=options.question == "first-and-last",
+    )
+
+
+def _sft(
+    options: SftOptions, findings: Findings, config: LM2Config, tokenizer: PreTrainedTokenizerBase | None
+) -> RunConfig:
+    stages = (Stage(steps=options.steps, segments=(options.segments,), rows=options.rows),)
+    rows: Any = NoRows()
+    if tokenizer is not None:
+        make = partial(
+            ChatRows,
+            path=options.data,
+            tokenizer=tokenizer,
+            segment_length=config.segment_length,
+            segments=options.segments,
+            rows_per_step=options.rows,
+        )
+        rows = findings.find(make) or rows
+    elif not options.data.is_file():
+        findings.find(partial(_must_exist, options.data))
+    return _run(options, stages, rows)
+
+
+def _must_exist(path: Path) -> None:
+    raise ValueError(f"there is no file {path}: give a JSONL file with conversations")
+
+
+def _run(options: FinetuneOptions, stages: tuple[Stage, ...], rows: Any, **others: Any) -> RunConfig:
+    steps = sum(stage.steps for stage in stages)
+    return RunConfig(
+        **options.shared(**others),
+        model=ModelOf(start=partial(load_model, str(options.model))),
+        make_batch=rows,
+        stages=stages,
+        output_dir=options.out / "train",
+        learning_rate=options.learning_rate,
+        memory_learning_rate_factor=options.memory_learning_rate / options.learning_rate,
+        weight_decay=options.weight_decay,
+        schedule=options.schedule,
+        warmup_steps=min(100, steps // 10),
+    )
+
+
+def load_model(folder: str) -> PreTrainedModel:
+    """A saved LM2 model, in float32."""
+    return LM2ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)

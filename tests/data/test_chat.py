@@ -1,0 +1,70 @@
+"""Conversations as rows: only the assistant's words are labelled, and none is cut."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from lm2.data.chat import ChatRows, conversations, encode
+from lm2.data.packing import IGNORED
+from lm2.training import BatchRequest
+from tests.recipes.conftest import chats, tokenizer  # noqa: F401
+
+
+@pytest.fixture
+def rows(chats, tokenizer):  # noqa: F811
+    return ChatRows(path=chats, tokenizer=tokenizer, segment_length=16, segments=3, rows_per_step=2)
+
+
+def test_labels_are_what_the_assistant_says(chats, tokenizer):  # noqa: F811
+    said = []
+    for where, messages in conversations(chats):
+        ids, labels = encode(messages, tokenizer, where)
+        assert len(ids) == len(labels)
+        assert (labels[labels != IGNORED] == ids[labels != IGNORED]).all()
+        said.append(tokenizer.decode(labels[labels != IGNORED]))
+    assert said == ["office <e>", "garden . <e> kitchen <e>", "is <e>"]
+
+
+def test_every_conversation_is_in_every_pass_whole(rows, chats, tokenizer):  # noqa: F811
+    whole = [tokenizer.decode(encode(messages, tokenizer, where)[0]) for where, messages in conversations(chats)]
+    assert len(rows) == 2
+    for step in range(3):
+        batch = rows(BatchRequest(0, step, range(2), 3))
+        assert batch["input_ids"].shape == (2, 48)
+        found = []
+        for ids, positions in zip(batch["input_ids"], batch["position_ids"], strict=True):
+            borders = [*np.flatnonzero(positions == 0).tolist(), 48]
+            found += [tokenizer.decode(ids[a:b]) for a, b in pairwise(borders)]
+        assert all(any(text.startswith(one) for text in found) for one in whole)
+
+
+def test_labels_lie_on_their_tokens(rows):
+    batch = rows(BatchRequest(0, 0, range(2), 3))
+    labelled = batch["labels"] != IGNORED
+    assert labelled.sum() == 2 + 5 + 2
+    assert (batch["labels"][labelled] == batch["input_ids"][labelled]).all()
+
+
+def test_a_longer_conversation_than_a_row_is_left_out(chats, tokenizer):  # noqa: F811
+    rows = ChatRows(path=chats, tokenizer=tokenizer, segment_length=16, segments=2, rows_per_step=2)
+    assert rows.left_out == 1
+    with pytest.raises(ValueError, match=r"shortest of 3 conversations has 8 tokens, .* 1 segments has 4:"):
+        ChatRows(path=chats, tokenizer=tokenizer, segment_length=4, segments=1, rows_per_step=2)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no json", r"chat.jsonl:1: expected a JSON object whose `messages`"),
+        (json.dumps({"messages": [{"role": "user"}]}), r"chat.jsonl:1: expected"),
+        (json.dumps({"messages": [{"role": "user", "content": "x"}]}), r"chat.jsonl:1 has 1 messages and 0 of the"),
+        ("", "holds 0 conversations"),
+    ],
+)
+def test_what_is_no_conversation_is_named(tmp_path, line, message):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(line)
+    with pytest.raises(ValueError, match=message):
+        list(conversations(path))

@@ -1,0 +1,222 @@
+"""Recipes from their options to a finished model, and from wrong options to one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import lm2_command as cli
+from lm2 import LM2ForCausalLM
+from lm2.recipes.finetune import finetune_babilong, sft
+from lm2.recipes.options import BabilongOptions, PretrainTinyOptions, RetrofitOptions, SftOptions
+from lm2.recipes.plan import carry_out
+from lm2.recipes.pretrain import pretrain_tiny
+from lm2.recipes.retrofit import retrofit
+from lm2.training.optimizers import is_memory
+
+NAMES = [name for name in cli.COMMANDS if name.startswith("train ")]
+
+
+@pytest.fixture
+def options(tmp_path, base, store) -> RetrofitOptions:
+    """A retrofit of seconds: 3 steps of the memory, 3 of everything."""
+    return RetrofitOptions(
+        out=tmp_path / "run",
+        base=str(base),
+        data=store,
+        memory_slots=4,
+        segment_length=16,
+        memory_layers=(1,),
+        memory_steps=3,
+        steps=3,
+        segments=(2,),
+        rows=2,
+        bf16=False,
+        log_every=1,
+        learning_rate=1e-3,
+        report_to=(),
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return LM2ForCausalLM.from_pretrained(folder).state_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dry_run_needs_no_files_and_leaves_none(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*name.split(), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    for label in ("not found", "parameters", "state of a row", "tokens", "operations", "memory"):
+        assert f"\n{label}" in text or f"\n  {label}" in text
+    settings = json.loads(text[: text.index("\n}\n") + 2])
+    assert settings["recipe"] == name.removeprefix("train ")
+    assert settings["phases"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_paper_recipe_has_the_papers_sizes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "pretrain-lm2-1.7b", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "1,235,814,400 base" in text
+    assert "524,288 tokens a step" in text
+    assert "247,988,224,000 in all" in text
+    assert "16 blocks, 16 with 2048 slots" in text
+
+
+def test_the_memory_is_trained_first_and_alone(options, base):
+    carry_out(retrofit(options))
+    plain = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    memory, trained = weights(options.out / "memory" / "checkpoint-3"), weights(options.out / "model")
+    assert all(torch.equal(memory[name], plain[name]) for name in plain)
+    assert not torch.equal(memory["model.layers.1.memory.v_proj.weight"], torch.zeros(8, 16))
+    assert all(not torch.equal(trained[name], memory[name]) for name in memory if name.endswith("proj.weight"))
+    assert (options.out / "model" / "tokenizer.json").is_file()
+    assert json.loads((options.out / "recipe.json").read_text())["phases"]["all"]["learning_rate"] == 1e-3
+
+
+def test_the_same_command_goes_on_and_then_has_nothing_to_do(options):
+    whole, parts = replace(options, out=options.out / "whole"), replace(options, out=options.out / "parts")
+    carry_out(retrofit(whole))
+    carry_out(retrofit(replace(parts, steps=0)))
+    (parts.out / "model").rename(parts.out / "first")
+    carry_out(retrofit(parts))
+    for name, value in weights(whole.out / "model").items():
+        assert torch.equal(weights(parts.out / "model")[name], value)
+    before = {path: path.stat().st_mtime_ns for path in whole.out.rglob("*.safetensors")}
+    carry_out(retrofit(whole))
+    assert {path: path.stat().st_mtime_ns for path in whole.out.rglob("*.safetensors")} == before
+
+
+def test_other_settings_are_refused_and_nothing_is_changed(options):
+    carry_out(retrofit(replace(options, steps=0)))
+    before = (options.out / "recipe.json").read_bytes()
+    with pytest.raises(ValueError, match=r"learning_rate: 0\.001 then, 0\.5 now"):
+        carry_out(retrofit(replace(options, steps=0, memory_learning_rate=0.5)))
+    assert (options.out / "recipe.json").read_bytes() == before
+
+
+@pytest.mark.filterwarnings("default")  # peft warns about its own dependencies
+def test_lora_keeps_the_base_whole_in_its_checkpoints_and_is_merged_in_the_end(options, base):
+    pytest.importorskip("peft")
+    options = replace(options, train_base="lora", lora_rank=2, learning_rate=1e-2)
+    plan = retrofit(options)
+    carry_out(plan)
+    trained, plain = weights(options.out / "model"), AutoModelForCausalLM.from_pretrained(base).state_dict()
+    memory = weights(options.out / "memory" / "checkpoint-3")
+    changed = {name for name, value in trained.items() if not torch.equal(value, memory[name])}
+    assert {name for name in plain if name.endswith(("_proj.weight",))} <= changed
+    assert "model.embed_tokens.weight" not in changed
+    assert sum(is_memory(name) for name in changed) > 8
+    checkpoint = options.out / "lora" / "checkpoint-3"
+    assert not (checkpoint / "model.safetensors").exists()
+    adapted = plan.phases["lora"].model()
+    adapted.load_adapter(str(checkpoint), "default")
+    ids = torch.arange(20)[None] % 8
+    merged = LM2ForCausalLM.from_pretrained(options.out / "model").eval()
+    torch.testing.assert_close(merged(ids).logits, adapted.eval()(input_ids=ids).logits)
+
+
+def test_everything_that_is_wrong_is_told_at_once(options):
+    wrong = replace(options, data=Path("nowhere"), memory_layers=(7,), rows=3, accumulation=2, weight_decay=-1.0)
+    with pytest.raises(ValueError, match=r"\d things are wrong") as raised:
+        retrofit(wrong)
+    for part in ("nowhere holds no token store", "it names [7]", "into 2 passes, got 3", "negative, got -1.0"):
+        assert part in str(raised.value)
+
+
+def test_a_store_made_with_another_tokenizer_is_refused(options, tmp_path, base, tokenizer):
+    other = tmp_path / "other"
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(other)
+    changed = type(tokenizer).from_pretrained(base)
+    changed.add_tokens(["more"])
+    changed.save_pretrained(other)
+    with pytest.raises(ValueError, match=rf"made with the tokenizer words .*not with this one \({len(changed)} ids"):
+        retrofit(replace(options, base=str(other)))
+
+
+def test_a_corrupt_shard_is_named(options, tmp_path, store):
+    import shutil
+
+    copy = shutil.copytree(store, tmp_path / "copy")
+    (shard,) = (copy / "shards").glob("*.tokens")
+    shard.write_bytes(shard.read_bytes()[:-2])
+    with pytest.raises(ValueError, match=rf"{shard.name} has {shard.stat().st_size} bytes"):
+        retrofit(replace(options, data=copy))
+
+
+def test_a_model_of_another_architecture_is_refused(base, tmp_path, chats):
+    for recipe, made in ((sft, SftOptions(model=base, data=chats)), (finetune_babilong, BabilongOptions(model=base))):
+        with pytest.raises(ValueError, match=r"of type 'llama', not 'lm2': run `lm2 convert"):
+            recipe(replace(made, out=tmp_path))
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(options):
+    """A limit on the size of a file, which the second checkpoint reaches: an error of the system, as of a full disk."""
+    carry_out(retrofit(replace(options, steps=0)))
+    line = (
+        f"train retrofit --base {options.base} --data {options.data} --out {options.out} --memory-slots 4 "
+        "--segment-length 16 --memory-layers 1 --memory-steps 3 --steps 3 --segments 2 --rows 2 --no-bf16 "
+        "--log-every 1 --learning-rate 1e-3 --report-to"
+    )
+    program = (
+        "import resource, sys, lm2_command\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "sys.exit(lm2_command.main(sys.argv[1:]))"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *line.split()], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (options.out / "all").glob("*checkpoint*")] == []
+    assert not (options.out / "all" / ".partial").exists()
+    assert (options.out / "memory" / "checkpoint-3" / "model.safetensors").is_file()
+
+
+def test_pretraining_takes_vocabulary_and_tokenizer_of_the_store(tmp_path, base, store, tokenizer):
+    options = PretrainTinyOptions(
+        out=tmp_path, data=store, tokenizer=str(base), steps=2, warmup_steps=1, segments=(1, 2), rows=2, report_to=()
+    )
+    model = AutoModelForCausalLM.from_pretrained(carry_out(pretrain_tiny(options)))
+    assert model.config.vocab_size == len(tokenizer)
+    assert (tmp_path / "model" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("changes", [{}, {"roll_outs": True, "write_cost": 0.0}])
+def test_finetuning_for_babilong_trains(tmp_path, model, changes):
+    options = BabilongOptions(
+        out=tmp_path,
+        model=model,
+        tasks=("qa1", "qa6"),
+        curriculum=(2, 4),
+        steps=2,
+        facts=1,
+        questions=1,
+        density=1.0,
+        rows=2,
+        bf16=False,
+        report_to=(),
+        **changes,
+    )
+    plan = finetune_babilong(options)
+    assert [stage.segments for stage in plan.phases["train"].stages] == [(2,), (2, 4)]
+    before, after = weights(model), weights(carry_out(plan))
+    assert not torch.equal(after["model.layers.1.memory.v_proj.weight"], before["model.layers.1.memory.v_proj.weight"])
+
+
+def test_sft_trains(tmp_path, model, chats):
+    options = SftOptions(
+        out=tmp_path / "run", model=model, data=chats, segments=3, steps=2, rows=2, bf16=False, report_to=()
+    )
+    before, after = weights(model), weights(carry_out(sft(options)))
+    assert not torch.equal(after["lm_head.weight"], before["lm_head.weight"])

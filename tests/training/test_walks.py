@@ -1,0 +1,75 @@
+"""Walks move the banks of half-read rows through noise, and change nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm2 import LM2Cache, LM2Config, LM2ForCausalLM
+from lm2.training import walks
+
+
+@pytest.fixture
+def model():
+    config = LM2Config(
+        base_model_type="qwen3",
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=4,
+        segment_length=4,
+        memory_slots=5,
+        memory_layers=[1],
+    )
+    return LM2ForCausalLM(config).train()
+
+
+@pytest.fixture
+def batch():
+    ids = torch.randint(32, (4, 16))
+    return {"input_ids": ids, "labels": ids.clone(), "num_items_in_batch": torch.tensor(60)}
+
+
+def nothing(model, cache, rng):
+    return cache
+
+
+def noise(rows, segments, rng):
+    return torch.from_numpy(rng.integers(32, size=(rows, segments * 4)))
+
+
+def test_a_walk_of_no_noise_is_the_plain_loss(model, batch):
+    batch["labels"][:, ::4] = -100  # a label at a border would need the token before it
+    plain = model(**batch).loss
+    for step in range(6):
+        torch.testing.assert_close(walks.walked(model, batch, step, nothing).loss, plain)
+
+
+@pytest.mark.parametrize("walk", [walks.burn_in, walks.roll_out])
+def test_walks_move_the_banks_and_let_the_gradient_through(model, walk):
+    cache = LM2Cache(model.config)
+    ids = torch.randint(32, (4, 8))
+    model.model(ids, past_key_values=cache)
+    before = cache.states[1].bank
+    after = walk(model, cache, np.random.default_rng(4), noise).states[1].bank
+    assert (after - before).abs().max() > 1e-4
+    assert cache.states[1].bank is before
+    (gradient,) = torch.autograd.grad(after.square().sum(), before)
+    assert gradient.abs().max() > 0
+    if walk is walks.burn_in:
+        torch.testing.assert_close(gradient, 2 * after.detach())
+
+
+def test_a_roll_out_walks_like_the_whole_model_when_inputs_are_the_same(model, monkeypatch):
+    """One row of constant noise: the cached inputs are what the model would have seen (a single block below it)."""
+    model.eval()
+    cache = LM2Cache(model.config)
+    model.model(torch.randint(32, (2, 4)), past_key_values=cache)
+    monkeypatch.setattr(walks, "_walk_length", lambda rng: 3)
+    constant = torch.full((16, 8 * 4), 7)
+    rolled = walks.roll_out(model, cache, np.random.default_rng(0), lambda *asked: constant).states[1].bank
+    walked = cache.copy()
+    model.model(constant[:2, :12], past_key_values=walked)
+    torch.testing.assert_close(rolled, walked.states[1].bank)
