@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.dist
+@pytest.mark.timeout(1000)
 def test_one_process_or_two_accumulated_or_not_recomputed_or_not(tmp_path):
     """All eight ways to train on the same rows have the same losses and gradient norms."""
     in_two_processes(trainer, tmp_path / "two")
@@ -60,6 +61,7 @@ def test_torchrun_starts_them(tmp_path):
 
 
 @pytest.mark.dist
+@pytest.mark.timeout(1000)
 def test_lanes_are_divided_among_the_processes(tmp_path):
     """Each process carries the banks of its own rows, and writes them into the checkpoint."""
     in_two_processes(lanes, tmp_path)
@@ -82,6 +84,7 @@ def test_lanes_are_divided_among_the_processes(tmp_path):
 
 
 @pytest.mark.dist
+@pytest.mark.timeout(1000)
 def test_sharded_blocks_train_as_whole_ones(tmp_path):
     in_two_processes(sharded, tmp_path)
     found = json.loads((tmp_path / "sharded.json").read_text())
@@ -109,6 +112,7 @@ def test_sharded_blocks_train_as_whole_ones(tmp_path):
 
 
 @pytest.mark.dist
+@pytest.mark.timeout(1000)
 def test_a_model_split_by_its_plan_is_the_model(tmp_path):
     model = build()
     model.save_pretrained(tmp_path / "model")

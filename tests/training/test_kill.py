@@ -130,6 +130,7 @@ def assert_same(whole: Path, killed: Path) -> None:
 
 
 @pytest.mark.dist
+@pytest.mark.timeout(1000)
 def test_killed_between_checkpoints_and_in_one(tmp_path):
     kill_and_compare(tmp_path, [(7, False), (12, True)], seed=0)
 

@@ -35,6 +35,7 @@ def report(tracker: str, folder: Path) -> None:
 
 
 @pytest.mark.dist
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("tracker", ["trackio", "wandb"])
 def test_a_tracker_is_told_what_the_log_has(tmp_path, tracker):
     if importlib.util.find_spec(tracker) is None:
