@@ -214,7 +214,7 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
 
     import lm2
     import lm2.baselines  # noqa: F401  (makes RMT and ARMT known to the Auto classes)
-    from lm2.gguf import load_gguf
+    from lm2.gguf import TOKENIZER_FILES, load_gguf
 
     path = Path(source).expanduser()
     if path.is_file():
@@ -225,9 +225,10 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
     if not local and (source.count("/") > 1 or source.startswith((".", "/", "~")) or source.endswith(".gguf")):
         raise ValueError(f"there is no folder or file {source}: give a folder, a GGUF file or a hub name")
     place = str(path) if local else source
+    has_tokenizer = not local or any((path / name).is_file() for name in TOKENIZER_FILES)
     try:
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local)
-        return model, AutoTokenizer.from_pretrained(place, local_files_only=local)
+        return model, AutoTokenizer.from_pretrained(place, local_files_only=local) if has_tokenizer else None
     except (OSError, ValueError, SafetensorError) as error:
         remedy = "save it again" if local else "check the name and the network, or give a local folder"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
