@@ -21,12 +21,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm2.baselines import ARMTForCausalLM, RMTForCausalLM
 from lm2.demo.config import DemoConfig, Where
-from lm2.demo.contender import SETTINGS_FILE
 from lm2.demo.evaluation import answer
 from lm2.demo.material import load_set, training_rows
 from lm2.demo.recipe import Phase, recipe_of, stages
 from lm2.demo.rows import make_batch
 from lm2.files import replacing
+from lm2.settings import SETTINGS_FILE
 from lm2.training import RunConfig, train
 
 Kind = Literal["rmt", "armt"]

@@ -14,7 +14,8 @@ from lm2.demo.config import DemoConfig
 from lm2.demo.contender import train_one
 from lm2.demo.material import prepare_evaluation, prepare_training, sources_of
 from lm2.demo.recipe import recipe_of
-from lm2.demo.runner import check_settings
+from lm2.demo.runner import settings_of
+from lm2.settings import check_settings
 from lm2.training import BatchRequest, RunConfig, Stage, train
 from tests.baselines.cases import SHAPE, VOCABULARY, M, T
 
@@ -81,7 +82,7 @@ def test_simulated_qa1_at_the_trained_length(tmp_path):
     demo = DemoConfig(out=tmp_path / "demo", segments=(1, 2, 4))
     demo.out.mkdir()
     recipe, sources = recipe_of(demo), sources_of(demo)
-    check_settings(demo, recipe)
+    check_settings(demo.out, settings_of(demo, recipe), "demo")
     prepare_training(demo, recipe, sources)
     prepare_evaluation(demo, recipe, sources)
     (demo.out / "base").mkdir()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from lm2 import LM2ForCausalLM
+from lm2 import LM2ForCausalLM, processes
 from lm2.baselines import RMTForCausalLM
 from lm2.demo import evaluation, runner
 from lm2.demo.config import DemoConfig
@@ -118,7 +118,7 @@ def test_the_saved_models_give_the_answers(options, monkeypatch):
 
 def test_a_second_run_does_nothing_again(options, monkeypatch, capsys):
     before = times(options)
-    monkeypatch.setattr(runner, "subprocess", None)  # so no process can be started
+    monkeypatch.setattr(processes, "subprocess", None)  # so no process can be started
     runner.run(options)
     assert times(options) == before
     assert "earlier segment" in capsys.readouterr().out
@@ -156,7 +156,8 @@ def watch_with(tmp_path, program: str) -> Watch:
     watch = Watch(options, recipe_of(options), Console(file=StringIO()))
     (tmp_path / "rmt").mkdir()
     with (tmp_path / "rmt" / "errors.txt").open("wb") as errors:
-        watch.running["rmt"] = subprocess.Popen([sys.executable, "-c", program], stderr=errors)
+        process = subprocess.Popen([sys.executable, "-c", program], stderr=errors)
+    watch.processes.add("RMT", process, tmp_path / "rmt")
     return watch
 
 
@@ -175,7 +176,7 @@ def test_the_error_of_a_model_is_told(tmp_path, program, error, match):
 
 def test_nothing_runs_on_after_ctrl_c(tmp_path):
     watch = watch_with(tmp_path, "import time; time.sleep(60)")
-    process = watch.running["rmt"]
+    process = watch.processes.running["RMT"]
     with pytest.raises(KeyboardInterrupt), watch:
         raise KeyboardInterrupt
     assert process.returncode == -signal.SIGTERM

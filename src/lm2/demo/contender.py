@@ -1,16 +1,15 @@
 """One model of the demo in a process of its own: `python -m lm2.demo.contender FOLDER NAME`.
 
 Small matrices do not get faster with more threads, so each model has one thread and several models run side by side.
-The model is trained (from its last checkpoint), saved, and asked; what is done already is not done again. The process
-ends when its standard input closes, so none is left behind when the demo is killed.
+The model is trained (from its last checkpoint), saved, and asked; what is done already is not done again.
 """
 
 import json
-import os
 import sys
-import threading
 import time
+from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -23,45 +22,49 @@ from lm2.demo.config import DemoConfig
 from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
 from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, contender, kind_at, new_backbone, recipe_of, stages
-from lm2.demo.rows import Rows, make_batch
-from lm2.errors import sentence
+from lm2.demo.rows import RowMaker, Rows, make_batch
 from lm2.files import replacing
-from lm2.training import RunConfig, train
-from lm2.training.trainer import LOG_FILE
+from lm2.processes import child_exit
+from lm2.settings import SETTINGS_FILE
+from lm2.training import RunConfig
+from lm2.training.folder import train_folder
 from lm2.training.write_cost import with_write_cost
 
-SETTINGS_FILE, TRAINING_FILE, ANSWERS_FILE = "settings.json", "training.json", "answers.jsonl"
+ANSWERS_FILE = "answers.jsonl"
 SAVE_EVERY = 200
 
 
-def main(folder: Path, name: str) -> int:
-    """Do one model's part; returns the exit code, 2 when an error is the user's."""
+def main(folder: Path, name: str) -> None:
+    """Do one model's part."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     options = DemoConfig.from_json(settings["options"], folder)
-    try:
-        train_one(options, name)
-        if name != "base":
-            ask(options, name)
-    except (ValueError, OSError) as error:
-        print(sentence(error), file=sys.stderr)
-        return 2
-    return 0
+    train_one(options, name)
+    if name != "base":
+        ask(options, name)
 
 
 def run_of(options: DemoConfig, recipe: Recipe, name: str, rows: Rows, vocabulary: int) -> RunConfig:
     """The training of one model. The contenders read the very same rows."""
+    start = partial(_start, options.out, name, recipe, vocabulary)
+    return training_run(recipe, name, rows, start, options.out / name, options.seed)
+
+
+def training_run(
+    recipe: Recipe, name: str, rows: RowMaker, start: Callable[[], PreTrainedModel], folder: Path, seed: int
+) -> RunConfig:
+    """The training of a backbone (called "base") or of a contender of a recipe, which `start` makes."""
     is_base = name == "base"
     phases = recipe.base_phases if is_base else recipe.phases
     steps = recipe.base_steps if is_base else recipe.steps
     plan = stages(phases, steps)
     return RunConfig(
-        model=partial(_start, options.out, name, recipe, vocabulary),
+        model=start,
         make_batch=partial(make_batch, rows, phases, plan),
         stages=plan,
-        output_dir=options.out / name,
-        seed=2 * options.seed + (not is_base),
+        output_dir=folder,
+        seed=2 * seed + (not is_base),
         learning_rate=recipe.learning_rate,
         weight_decay=0.01,
         betas=(0.9, 0.98),
@@ -83,7 +86,7 @@ def _start(out: Path, name: str, recipe: Recipe, vocabulary: int) -> PreTrainedM
     return contender(name, AutoModelForCausalLM.from_pretrained(out / "base" / "model"), recipe)
 
 
-def training_tokens(run: RunConfig, recipe: Recipe, rows: Rows, name: str) -> int:
+def training_tokens(run: RunConfig, recipe: Recipe, rows: RowMaker, name: str) -> int:
     """Tokens that the whole run reads, pads included."""
     phases = recipe.base_phases if name == "base" else recipe.phases
     total = 0
@@ -102,24 +105,8 @@ def train_one(options: DemoConfig, name: str) -> None:
     tokenizer = load_tokenizer(options.out)
     rows = training_rows(options, recipe)
     run = run_of(options, recipe, name, rows, len(tokenizer))
-    resumed = any(folder.glob("checkpoint-*"))
-    began = time.perf_counter()
-    model = train(run, resume=True).model
-    assert isinstance(model, PreTrainedModel)
-    facts = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "steps": run.steps,
-        "tokens": training_tokens(run, recipe, rows, name),
-        "seconds": None if resumed else round(time.perf_counter() - began, 1),  # unknown when stopped in between
-    }
-    with replacing(folder / TRAINING_FILE) as beside:
-        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    partial_folder = folder / ".model.partial"
-    saved = model.backbone if name == "base" else model
-    assert isinstance(saved, PreTrainedModel)
-    saved.save_pretrained(partial_folder)
-    tokenizer.save_pretrained(partial_folder)
-    partial_folder.rename(folder / "model")
+    backbone = attrgetter("backbone") if name == "base" else None
+    train_folder(run, tokenizer, training_tokens(run, recipe, rows, name), backbone)
 
 
 def ask(options: DemoConfig, name: str) -> None:
@@ -149,19 +136,5 @@ def read_answers(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def steps_done(folder: Path) -> int:
-    """The step that the training in `folder` has logged last."""
-    path = folder / LOG_FILE
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]
-    return json.loads(whole[-1])["step"] if whole else 0
-
-
-def _end_with_parent() -> None:
-    os.read(0, 1)  # not sys.stdin, whose lock would be held when the interpreter ends
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(child_exit(partial(main, Path(sys.argv[1]), sys.argv[2])))

@@ -9,7 +9,7 @@ import itertools
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -31,11 +31,14 @@ TRAINING_SEED, HELD_OUT_SEED = 1, 2
 """Added to 10 * seed."""
 
 
-class Sources(NamedTuple):
+Source = TypeVar("Source", bound=Sentences, covariant=True)
+
+
+class Sources(NamedTuple, Generic[Source]):
     """Where background sentences come from."""
 
-    training: Sentences
-    held_out: Sentences
+    training: Source
+    held_out: Source
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,20 @@ def sources_of(options: DemoConfig) -> Sources:
     """
     if options.babi is None or options.books is None:
         return Sources(GeneratedSentences(), GeneratedSentences())
-    for split in ("train", "test"):  # so that a wrong folder is known before anything is written
-        read_stories(options.babi, "qa1", split)
-    train, test = (options.books / f"{name}.jsonl.gz" for name in ("train", "test"))
+    for name in ("train", "test"):  # so that a wrong folder is known before anything is written
+        read_stories(options.babi, "qa1", name)
+    return book_sources(options.books)
+
+
+def book_sources(books: Path) -> Sources[BookSentences]:
+    """`train.jsonl.gz` and `test.jsonl.gz` of a folder, else a split of all books in it."""
+    train, test = (books / f"{name}.jsonl.gz" for name in ("train", "test"))
     if train.exists() and test.exists():
         return Sources(BookSentences(train), BookSentences(test))
-    return _split(BookSentences(options.books))
+    return split(BookSentences(books))
 
 
-def _split(source: BookSentences) -> Sources:
+def split(source: BookSentences) -> Sources[BookSentences]:
     """Every fifth book is held out; of a single book the last fifth."""
     training, held_out = copy.copy(source), copy.copy(source)
     books = source.books

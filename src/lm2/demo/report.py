@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import ANSWERS_FILE, SETTINGS_FILE, TRAINING_FILE, read_answers
+from lm2.demo.contender import ANSWERS_FILE, read_answers
 from lm2.demo.material import EvaluationSet, load_set, load_tokenizer
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
 from lm2.environment import environment
 from lm2.evaluation.statistics import wilson
 from lm2.files import replacing
+from lm2.settings import SETTINGS_FILE
+from lm2.training.folder import TRAINING_FILE
 
 EXAMPLES = 3
 RESULTS_FILE = "results.json"

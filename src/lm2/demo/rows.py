@@ -11,7 +11,7 @@ everything that counts, so they need no mask. Each begins with the tokenizer's s
 
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -59,6 +59,13 @@ class Row:
         """(ids, labels) cut or padded to `width`."""
         missing = max(0, width - len(self))
         return (self.ids + [PAD] * missing)[:width], (self.labels + [IGNORED] * missing)[:width]
+
+
+class RowMaker(Protocol):
+    """Makes rows of the kinds that the phases of a recipe name."""
+
+    def width(self, kind: str, segments: int) -> int: ...
+    def row(self, kind: str, segments: int, rng: random.Random) -> tuple[list[int], list[int]]: ...
 
 
 class Rows:
@@ -228,7 +235,7 @@ def _two_moves(rng: random.Random) -> list[Move]:
 
 
 def make_batch(
-    rows: Rows, phases: tuple[Phase, ...], plan: tuple[Stage, ...], request: BatchRequest
+    rows: RowMaker, phases: tuple[Phase, ...], plan: tuple[Stage, ...], request: BatchRequest
 ) -> dict[str, Tensor]:
     """The rows of a step. A row of S segments stands for S rows of one, so every step has about as many tokens."""
     kind = kind_at(phases, plan, request.seed, request.step, request.segments)

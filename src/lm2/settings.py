@@ -1,0 +1,35 @@
+"""The settings of a folder that a command goes on with: written at first, and later to be the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lm2.files import replacing
+
+SETTINGS_FILE = "settings.json"
+
+
+def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str) -> None:
+    """Write the settings of a new run of `what`; those of one to go on with must be the same.
+
+    Raises:
+        ValueError: the folder holds a run with other settings, or other files.
+    """
+    path, settings = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
+    if not path.exists():
+        if any(folder.iterdir()):
+            raise ValueError(f"{folder} holds other files: choose an empty or a new folder for --out")
+        with replacing(path) as beside:
+            beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        f"{name} was {saved.get(part, {}).get(name)} and is {value}"
+        for part, values in settings.items()
+        for name, value in values.items()
+        if saved.get(part, {}).get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} holds a {what} with other settings ({'; '.join(changed)}): choose another --out, or remove it"
+        )

@@ -1,0 +1,56 @@
+"""A finished training as a folder: the model with its tokenizer, and what it cost."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm2.files import replacing
+from lm2.training.config import RunConfig
+from lm2.training.trainer import LOG_FILE, train
+
+MODEL_FOLDER, TRAINING_FILE = "model", "training.json"
+
+
+def train_folder(
+    run: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    part: Callable[[Any], PreTrainedModel] | None = None,
+) -> None:
+    """Do a run from its last checkpoint; `model` appears in its folder when it is done, and then nothing is done.
+
+    Args:
+        tokens: what the run reads, for the facts.
+        part: the part of the trained model that is saved; all of it when not given.
+    """
+    folder = run.output_dir
+    if (folder / MODEL_FOLDER).exists():
+        return
+    resumed = any(folder.glob("checkpoint-*"))
+    began = time.perf_counter()
+    model = train(run, resume=True).model
+    assert isinstance(model, PreTrainedModel)
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": run.steps,
+        "tokens": tokens,
+        "seconds": None if resumed else round(time.perf_counter() - began, 1),  # unknown when stopped in between
+    }
+    with replacing(folder / TRAINING_FILE) as beside:
+        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    partial_folder = folder / ".model.partial"
+    (model if part is None else part(model)).save_pretrained(partial_folder)
+    tokenizer.save_pretrained(partial_folder)
+    partial_folder.rename(folder / MODEL_FOLDER)
+
+
+def steps_done(folder: Path) -> int:
+    """The step that the training in `folder` has logged last."""
+    path = folder / LOG_FILE
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    return json.loads(whole[-1])["step"] if whole else 0
