@@ -1,0 +1,207 @@
+"""The page of a reproduction, its JSON file and its pictures: ready for docs/results."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from lm2.evaluation.controls import QUESTION
+from lm2.evaluation.figure import draw_curves
+from lm2.evaluation.page import Published, interval, markdown, percent, published, table
+from lm2.evaluation.report import CONSTANT, ordered
+from lm2.files import replacing
+from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.results import SHOWN, Report, main_cells
+from lm2.reproduce.sizes import NAMES, Sizes
+
+PAGE_FILE, RESULTS_FILE = "results.md", "results.json"
+CURVES_FILE, QA1_FILE = "curves.png", "qa1.png"
+ANCHORS = (
+    *("LM2-1.7B", "RMT-1.7B", "vanilla-Llama-1.7B", "Llama-3.2-1.2B", "Llama-3.2-1.2B-RAG"),
+    *("~ RMT (137M) fine-tune", "~ ARMT (137M) fine-tune", "~ Mamba (130M) fine-tune", "gpt-4-0125-preview"),
+)
+"""The published models that are shown beside ours."""
+RULES = {
+    "official": "Means over tasks, official rule",
+    "word": "Means over tasks, repaired rule (labels as whole words)",
+}
+
+
+def save(config: ReproduceConfig, sizes: Sizes, found: dict[str, Any]) -> list[Path]:
+    """Write page, numbers, the two whole reports and the pictures; their paths."""
+    reports = found["reports"]
+    texts = {PAGE_FILE: page(sizes, found), RESULTS_FILE: json.dumps(found, indent=1) + "\n"}
+    for rule in RULES:
+        texts[f"babilong_{rule}.md"] = markdown(reports[rule], _anchors(reports[rule]))
+    for name, text in texts.items():
+        with replacing(config.out / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+    draw_curves(_curves(reports["official"]), config.out / CURVES_FILE)
+    draw_curves(_curves(qa1_of(reports["official"]), qa1_of(reports["far"])), config.out / QA1_FILE)
+    return [config.out / name for name in (*texts, CURVES_FILE, QA1_FILE)]
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the claims and the means."""
+    console.print(Markdown("\n\n".join([_claims(found), _means(found["reports"]["official"])])))
+
+
+def page(sizes: Sizes, found: dict[str, Any]) -> str:
+    """The whole page."""
+    reports = found["reports"]
+    parts = [
+        "# BABILong on a processor, at equal budget",
+        _how(found),
+        "## The claim",
+        f"Over {', '.join(sizes.main.tasks)} and {', '.join(sizes.claimed)}, official rule.",
+        _claims(found),
+        "The same as published, of far larger models (the paper's has no 8k by itself):",
+        _published_claims(reports["claimed"], reports["far"]),
+        *(part for rule, title in RULES.items() for part in (f"## {title}", _means(reports[rule]))),
+        f"![Right answers by length, mean over tasks]({CURVES_FILE})",
+        "## qa1 up to the longest texts",
+        _qa1(reports["official"], reports["far"]),
+        f"![Right answers of qa1 by length]({QA1_FILE})",
+        "## Controls",
+        "Means over tasks, of fewer samples than above: the memory reset at each segment, not written after half of "
+        "the text, and exchanged for that of another sample.",
+        _controls(reports["controls"]),
+        "## Paired tests",
+        "McNemar's exact test, two-sided, on the same samples; all cells of the claim together.",
+        _paired(found["paired"]),
+        "## Training",
+        _training(found),
+        "## Learning rates",
+        "Loss of the closing answers on held-out rows after a short training; the lowest was taken.",
+        _search(found["training"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _how(found: dict[str, Any]) -> str:
+    machine, options = found["environment"], found["options"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
+    samples = found["reports"]["official"]["samples"]
+    smoke = "**A smoke run: its numbers mean nothing.** " if options["smoke"] else ""
+    return (
+        f"{smoke}Right answers in %, in brackets 95 % intervals (Wilson). Questions: {samples['questions']}; "
+        f"background: {samples['background']}; seed {options['seed']}; commit {machine['commit'] or 'unknown'}; "
+        f"{machine['processors']} processors ({machine['machine']}), one thread a model; {versions}. By task, and with "
+        "every model's settings: babilong_official.md and babilong_word.md beside this page."
+    )
+
+
+def _claims(found: dict[str, Any]) -> str:
+    rows = [[claim["text"], "met" if claim["met"] else "not met", claim["numbers"]] for claim in found["claims"]]
+    return table(["claim", "", "numbers"], rows, 3)
+
+
+def _published_claims(claimed: Report, far: Report) -> str:
+    """The mean over tasks and claimed lengths, as far as published, and qa1 at the longest length."""
+    tasks, lengths = ordered(c["task"] for c in claimed["cells"]), ordered(c["length"] for c in claimed["cells"])
+    longest = ordered(c["length"] for c in far["cells"])[-1]
+    at_longest = {row.model: row.mean(["qa1"], longest) for row in _anchors(far)}
+    rows = []
+    for row in _anchors(claimed):
+        means = [float(mean) for length in lengths if (mean := row.mean(tasks, length))]
+        mean = f"{sum(means) / len(means):.1f}, {len(means)} lengths" if means else ""
+        rows.append([f"{row.model} ({row.table})", mean, at_longest.get(row.model, "")])
+    return table(["model", f"mean over tasks, {', '.join(lengths)}", f"qa1 at {longest}"], rows)
+
+
+def _anchors(report: Report) -> list[Published]:
+    return [row for row in published(report) if row.model in ANCHORS]
+
+
+def _means(report: Report) -> str:
+    """Our means by length, and under them what is published."""
+    lengths, tasks = ordered(c["length"] for c in report["cells"]), ordered(c["task"] for c in report["cells"])
+    rows = {}
+    for row in report["means"]:
+        if row["condition"] != QUESTION:
+            rows.setdefault(row["model"], {})[row["length"]] = percent(row["mean"])
+    ours = [[model, *(row.get(length, "") for length in lengths)] for model, row in rows.items()]
+    theirs = [
+        [f"{row.model} ({row.table})", *(row.mean(tasks, length) for length in lengths)] for row in _anchors(report)
+    ]
+    return table(["model", *lengths], ours + [row for row in theirs if any(row[1:])])
+
+
+def _qa1(main: Report, far: Report) -> str:
+    cells = main_cells(main) | main_cells(far)
+    lengths = ordered(length for _, task, length in cells if task == "qa1")
+    return table(
+        ["model", *lengths],
+        [[model, *(interval(cells.get((model, "qa1", length))) for length in lengths)] for model in main["models"]],
+    )
+
+
+def _controls(report: Report) -> str:
+    lengths = ordered(c["length"] for c in report["cells"])
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in report["means"]:
+        if row["model"] != CONSTANT:
+            rows.setdefault((row["model"], row["condition"]), {})[row["length"]] = percent(row["mean"])
+    return table(["model", "condition", *lengths], [[*who, *(row[n] for n in lengths)] for who, row in rows.items()], 2)
+
+
+def _paired(tests: dict[str, Any]) -> str:
+    rows = []
+    for name, cells in tests.items():
+        whole = cells[-1]
+        shares = [f"{100 * whole[which] / whole['n']:.1f}" for which in ("first", "second")]
+        rows.append([name, f"{whole['n']}", *shares, f"{whole['only_first']}", f"{whole['only_second']}"])
+        rows[-1].append(f"{whole['p']:.2g}")
+    header = ["LM2 against", "n", "LM2, %", "the other, %", "only LM2", "only the other", "p"]
+    return table(header, rows)
+
+
+def _training(found: dict[str, Any]) -> str:
+    """Equal tokens, and what held-out rows say at equal time."""
+    training = found["training"]
+    base, header = training["base"], ["", *(NAMES[name] for name in SHOWN)]
+    facts = {
+        "parameters": [f"{training[name]['parameters']:,}" for name in SHOWN],
+        "learning rate": [f"{training[name]['rate']:g}" for name in SHOWN],
+        "tokens": [f"{training[name]['tokens']:,}" for name in SHOWN],
+        "processor seconds": [f"{training[name]['validation'][-1]['seconds']:,.0f}" for name in SHOWN],
+        "held-out rows, all tokens": [percent(training[name]["validation"][-1]["accuracy"]) for name in SHOWN],
+        "held-out rows, equal time": [_at_equal_time(training[name]) for name in SHOWN],
+    }
+    text = (
+        f"All start from one backbone of {base['parameters']:,} parameters, trained on {base['tokens']:,} tokens of "
+        "single segments, and read the same rows. Held-out rows: right answers in %. Equal time: when the first "
+        f"training was done ({found['equal_seconds']:,.0f} processor seconds), the others before their rate had fallen."
+    )
+    return f"{text}\n\n{table(header, [[name, *values] for name, values in facts.items()])}"
+
+
+def _at_equal_time(training: dict[str, Any]) -> str:
+    found = training["at_equal_seconds"]
+    return "-" if found is None else percent(found["accuracy"])
+
+
+def _search(training: dict[str, Any]) -> str:
+    rates = list(training[SHOWN[0]]["search"])
+    rows = [[NAMES[n], *(f"{training[n]['search'][rate]['loss']:.3f}" for rate in rates)] for n in SHOWN]
+    return table(["", *rates], rows)
+
+
+def qa1_of(report: Report) -> Report:
+    """The report's qa1 alone, whose means are its cells."""
+    means = [
+        {**{name: c[name] for name in ("model", "condition", "length")}, "mean": c["accuracy"]}
+        for c in report["cells"]
+        if c["task"] == "qa1"
+    ]
+    return {**report, "cells": [c for c in report["cells"] if c["task"] == "qa1"], "means": means}
+
+
+def _curves(*reports: Report) -> Report:
+    """What is drawn of reports together: no line for the question alone."""
+    first = reports[0]
+    means: Sequence[Report] = [m for report in reports for m in report["means"] if m["condition"] != QUESTION]
+    return {**first, "cells": [c for report in reports for c in report["cells"]], "means": means}

@@ -1,0 +1,113 @@
+"""Every number of the reproduction, in one place; docs/decisions/006-cpu-reproduction.md says why."""
+
+from dataclasses import dataclass, field, replace
+
+from lm2.demo.recipe import Phase, Recipe
+
+CONTENDERS = ("lm2", "armt", "rmt", "plain")
+"""In the order in which they start: on two processors the four then end at about the same time."""
+NAMES = {"base": "base", "lm2": "LM2", "rmt": "RMT", "armt": "ARMT", "plain": "plain"}
+MEMORIES = ("lm2", "rmt", "armt")
+TASKS = ("qa1", "qa2", "qa3", "qa4", "qa5")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Questions that are asked: so many samples of every task at each length."""
+
+    tasks: tuple[str, ...]
+    samples: dict[str, int]
+    """By length"""
+
+    @property
+    def lengths(self) -> tuple[str, ...]:
+        return tuple(self.samples)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is trained, for how long, and what is asked."""
+
+    recipe: Recipe
+    """Backbone, LM2's memory, RMT's tokens, steps and curriculum"""
+    write_tokens: int = 10
+    """ARMT's write tokens, as published"""
+    key_width: int = 16
+    """d_mem of ARMT"""
+    attention_segments: int = 16
+    """Segments that the plain model attends over in training: the whole of the longest row"""
+    rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3)
+    """Learning rates that are tried for each contender"""
+    search_steps: int = 250
+    validation_rows: int = 200
+    validation_segments: int = 8
+    validations: int = 10
+    """How often a contender is validated in training"""
+    tokenizer_texts: int = 8000
+    pool_tokens: int = 1_500_000
+    """Tokens of background to train with; a fifth as many to validate with"""
+    passages: int = 5
+    passage_words: int = 8
+    """Retrieval: so many passages of so many words, which is about a sentence"""
+    max_new_tokens: int = 4
+    main: Cells = field(
+        default_factory=lambda: Cells(
+            TASKS, {"0k": 200, "1k": 200, "2k": 200, "4k": 200, "8k": 50, "16k": 50, "32k": 20}
+        )
+    )
+    far: Cells = field(default_factory=lambda: Cells(("qa1",), {"64k": 50, "128k": 50}))
+    controls: Cells = field(default_factory=lambda: Cells(TASKS, {"0k": 50, "1k": 50, "2k": 50, "4k": 50}))
+    """Asked also with the memory reset, frozen and exchanged"""
+    claimed: tuple[str, ...] = ("1k", "2k", "4k", "8k")
+    """Lengths that the claim averages over"""
+
+
+FULL = Sizes(
+    Recipe(
+        segment_length=64,
+        vocabulary=4096,
+        hidden_size=64,
+        intermediate_size=170,
+        layers=3,
+        memory={"memory_slots": 32, "memory_layers": [1, 2], "memory_heads": 4, "look_back": 12},
+        memory_tokens=16,
+        base_steps=5000,
+        steps=3500,
+    )
+)
+_QUICK = (Phase(0.5, (2,), ("repeated",)), Phase(0.5, (1, 2), ("dense", "scattered")))
+SMOKE = Sizes(
+    replace(
+        FULL.recipe,
+        vocabulary=1024,
+        hidden_size=32,
+        intermediate_size=64,
+        layers=2,
+        memory={"memory_slots": 4, "memory_layers": [1], "memory_heads": 2, "look_back": 4},
+        memory_tokens=2,
+        heads=2,
+        base_steps=4,
+        steps=4,
+        phases=_QUICK,
+    ),
+    write_tokens=2,
+    key_width=4,
+    attention_segments=2,
+    rates=(1e-3, 3e-3),
+    search_steps=4,
+    validation_rows=10,
+    validation_segments=2,
+    validations=2,
+    tokenizer_texts=500,
+    pool_tokens=20_000,
+    max_new_tokens=1,
+    main=Cells(TASKS, {"0k": 2, "1k": 2}),
+    far=Cells(("qa1",), {"2k": 2}),
+    controls=Cells(TASKS[:1], {"0k": 2, "1k": 2}),
+    claimed=("1k",),
+)
+
+
+def sizes_of(smoke: bool) -> Sizes:
+    """The sizes of a run."""
+    return SMOKE if smoke else FULL

@@ -1,0 +1,140 @@
+"""The parts of a reproduction in order: what each is for, whether it is done, and what it is expected to cost.
+
+A part is a process. The backbone comes first; then the contenders, two at a time, each of which searches its learning
+rate, trains and answers. The costs were measured on one thread of an x86-64 processor (docs/decisions/006): for the
+time left and for the dry run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lm2.evaluation.tokens import n_tokens
+from lm2.reproduce import asking
+from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.sizes import CONTENDERS, MEMORIES, NAMES, Sizes
+from lm2.training.folder import MODEL_FOLDER, steps_done
+
+TOKENS_PER_SECOND = {"base": 19_000, "lm2": 15_000, "rmt": 15_000, "armt": 12_500, "plain": 19_000}
+"""Of training, at the full size."""
+READING = {"lm2": (45e-6, 114e-6), "rmt": (48e-6, 59e-6), "armt": (82e-6, 93e-6), "plain": (4e-6, 0.0)}
+"""Seconds for a token of the questions' texts, and for one that is read segment by segment under a control."""
+OWN_TOKENS = 1.25
+"""Tokens of the models for one of GPT-2, in books."""
+PREPARATION, START, REPORT, QUESTION = 60, 15, 60, 0.02
+"""Seconds: of the tokenizer, of a process, of the report, and of a question beside its text."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work: who does it, its tokens and seconds as expected, and how much of it is done (0 to 1)."""
+
+    part: str
+    text: str
+    tokens: int
+    seconds: float
+    share: Callable[[], float]
+    work: Callable[[Any], None]
+    """Given a `lm2.reproduce.work.Work`"""
+
+    def is_done(self) -> bool:
+        return self.share() >= 1
+
+
+def steps_of(config: ReproduceConfig, sizes: Sizes) -> list[Step]:
+    """Everything but the report, in order within each part."""
+    recipe = sizes.recipe
+    base = _step_tokens(sizes) * recipe.base_steps
+    found = [
+        Step("base", "tokenizer", 0, PREPARATION, _exists(config, "tokenizer"), lambda work: work.prepare()),
+        Step(
+            "base",
+            "backbone",
+            base,
+            base / TOKENS_PER_SECOND["base"],
+            lambda: _trained(config, "base", recipe.base_steps),
+            lambda work: work.train_base(),
+        ),
+    ]
+    return found + [step for name in CONTENDERS for step in _contender(config, sizes, name)]
+
+
+def _contender(config: ReproduceConfig, sizes: Sizes, name: str) -> list[Step]:
+    return [
+        *(_search(config, sizes, name, rate) for rate in sizes.rates),
+        _training(config, sizes, name),
+        _asking(config, sizes, name),
+    ]
+
+
+def _search(config: ReproduceConfig, sizes: Sizes, name: str, rate: float) -> Step:
+    tokens = _step_tokens(sizes) * sizes.search_steps
+    folder = f"search/{name}-{rate:g}"
+    return Step(
+        name,
+        f"rate {rate:g}",
+        tokens,
+        tokens / TOKENS_PER_SECOND[name],
+        lambda: _trained(config, folder, sizes.search_steps),
+        lambda work: work.search(name, rate),
+    )
+
+
+def _training(config: ReproduceConfig, sizes: Sizes, name: str) -> Step:
+    tokens = _step_tokens(sizes) * sizes.recipe.steps
+    return Step(
+        name,
+        "training",
+        tokens,
+        tokens / TOKENS_PER_SECOND[name],
+        lambda: _trained(config, name, sizes.recipe.steps),
+        lambda work: work.train(name),
+    )
+
+
+def _asking(config: ReproduceConfig, sizes: Sizes, name: str) -> Step:
+    tokens, seconds, ways = 0, float(START), 1 if name in MEMORIES else 4
+    for (_, length, condition), n in asking.keys_of(sizes, name).items():
+        reads = asking.READS.get(condition, 1)
+        read = round(OWN_TOKENS * ways * n * reads * max(asking.SHORTEST, n_tokens(length)))
+        tokens += read
+        seconds += read * READING[name][condition in asking.CONTROLS] + QUESTION * ways * n
+    return Step(
+        name,
+        "questions",
+        tokens,
+        seconds,
+        lambda: asking.share(config, sizes, name),
+        lambda work: asking.ask(work.config, work.sizes, name),
+    )
+
+
+def _step_tokens(sizes: Sizes) -> int:
+    """Tokens of a training step, at most."""
+    return max(phase.rows for phase in sizes.recipe.phases) * sizes.recipe.segment_length
+
+
+def _exists(config: ReproduceConfig, name: str) -> Callable[[], float]:
+    return lambda: float((config.out / name).exists())
+
+
+def _trained(config: ReproduceConfig, name: str, steps: int) -> float:
+    folder = config.out / name
+    return 1.0 if (folder / MODEL_FOLDER).exists() else min(0.99, steps_done(folder) / steps)
+
+
+def dry_run(config: ReproduceConfig, sizes: Sizes) -> str:
+    """The parts with their tokens and minutes."""
+    steps = steps_of(config, sizes)
+    lines = [f"{NAMES[s.part]:<6} {s.text:<12} {s.tokens:>13,} tokens {s.seconds / 60:>7.1f} minutes" for s in steps]
+    parts = {name: sum(s.seconds for s in steps if s.part == name) for name in NAMES}
+    total = (whole_seconds(parts) + REPORT) / 60
+    return "\n".join([*lines, f"\nin all about {total:.0f} minutes with two processes side by side"])
+
+
+def whole_seconds(parts: dict[str, float], processes: int = 2) -> float:
+    """How long parts take: the backbone alone, then the others as they find a free process."""
+    ends = [parts["base"]] * processes
+    for name in CONTENDERS:
+        ends[ends.index(min(ends))] += parts[name]
+    return max(ends)

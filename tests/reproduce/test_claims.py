@@ -1,0 +1,79 @@
+"""Each claim is met exactly from its bar on."""
+
+from dataclasses import replace
+
+import pytest
+
+from lm2.reproduce.claims import Measured, claims, reach
+
+MEASURED = Measured(
+    means={"LM2": 0.95, "RMT": 0.9, "plain last 64": 0.5},
+    qa1={"LM2": {"1k": 1.0, "128k": 0.95, "4k": 1.0}, "RMT": {"1k": 0.9, "4k": 0.8, "128k": 1.0}},
+    p={"RMT": 1e-5, "plain last 64": 1e-9},
+    reset=(20, 100),
+    plain=(30, 100),
+    window="plain last 64",
+)
+
+
+def met(measured: Measured, part: str) -> bool:
+    (claim,) = [claim for claim in claims(measured) if part in claim.text]
+    return claim.met
+
+
+def with_means(ours: float, rmt: float = 0.5, plain: float = 0.5) -> Measured:
+    return replace(MEASURED, means={"LM2": ours, "RMT": rmt, "plain last 64": plain})
+
+
+def test_all_are_met_here():
+    assert [claim.met for claim in claims(MEASURED)] == [True] * 7
+
+
+def test_over_plain_is_relative():
+    assert met(with_means(0.9315), "cannot see beyond")
+    assert not met(with_means(0.9314), "cannot see beyond")
+    assert not met(with_means(0.0, plain=0.0), "cannot see beyond")
+
+
+def test_over_rmt_is_relative_and_half_of_the_errors_where_that_cannot_be():
+    assert met(with_means(0.7, rmt=0.5), "37.1 % or more above RMT")
+    assert not met(with_means(0.68, rmt=0.5), "37.1 % or more above RMT")
+    assert met(with_means(0.901, rmt=0.8), "half of RMT's errors")
+    assert not met(with_means(0.89, rmt=0.8), "half of RMT's errors")
+
+
+@pytest.mark.parametrize(
+    ("by_length", "longest"),
+    [
+        ({"0k": 0.9, "4k": 0.9, "1k": 1.0}, "4k"),
+        ({"0k": 1.0, "1k": 0.89, "4k": 1.0}, "0k"),
+        ({"0k": 0.5, "1k": 1.0}, None),
+    ],
+)
+def test_reach_stops_at_the_first_length_below(by_length, longest):
+    assert reach(by_length) == longest
+
+
+def test_four_times_the_length_of_rmt():
+    def lengths(ours: float, rmt: float) -> Measured:
+        at = {"0k": 1.0, "1k": 1.0, "4k": ours}
+        return replace(MEASURED, qa1={"LM2": at, "RMT": {**at, "1k": rmt, "4k": 0.0}})
+
+    assert met(lengths(0.9, 0.9), "4 times")
+    assert not met(lengths(0.89, 0.9), "4 times")
+    assert met(lengths(0.89, 0.5), "4 times")
+
+
+def test_a_paired_test_needs_the_better_model_too():
+    assert not met(replace(MEASURED, p={"RMT": 0.02}), "better than RMT")
+    assert not met(replace(with_means(0.8, rmt=0.9), p={"RMT": 1e-6}), "better than RMT")
+
+
+def test_reset_must_fall_to_the_level_of_plain_or_below():
+    assert met(replace(MEASURED, reset=(10, 100)), "reset")
+    assert not met(replace(MEASURED, reset=(80, 100)), "reset")
+
+
+def test_the_longest_length_asks_for_95():
+    short = replace(MEASURED, qa1={**MEASURED.qa1, "LM2": {"1k": 1.0, "128k": 0.94}})
+    assert not met(short, "at 128k")
