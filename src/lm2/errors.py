@@ -66,7 +66,7 @@ class Problems:
     def raise_all(self) -> None:
         """Raises ValueError if anything was noted."""
         if self.found:
-            raise _Several(self.found)
+            raise _Several(dict.fromkeys(self.found))
 
 
 def _parts(error: ValueError | OSError) -> Iterable[str]:

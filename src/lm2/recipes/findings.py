@@ -65,9 +65,16 @@ class Findings:
         return config, self.find(partial(load_tokenizer, str(folder)))
 
     def rows(
-        self, folder: Path, stages: tuple[Stage, ...], config: LM2Config, tokenizer: PreTrainedTokenizerBase | None
+        self,
+        folder: Path,
+        stages: tuple[Stage, ...],
+        config: LM2Config | None,
+        tokenizer: PreTrainedTokenizerBase | None,
     ) -> Any:
-        """The rows of a token store that was made with this tokenizer, if one is given, for a model of this shape."""
+        """The rows of a token store that was made with this tokenizer, for a model of this shape.
+
+        Where one of the two is not known, what can be said without it is said.
+        """
         return self.find(partial(_token_rows, folder, stages, config, tokenizer)) or NoRows()
 
 
@@ -77,11 +84,13 @@ def _lm2_config(folder: Path) -> LM2Config:
 
 
 def _token_rows(
-    folder: Path, stages: tuple[Stage, ...], config: LM2Config, tokenizer: PreTrainedTokenizerBase | None
-) -> PackedRows:
+    folder: Path, stages: tuple[Stage, ...], config: LM2Config | None, tokenizer: PreTrainedTokenizerBase | None
+) -> PackedRows | NoRows:
     store = Store(folder)
     if tokenizer is not None:
         store.check_tokenizer(tokenizer)
+    if config is None:
+        return NoRows()
     made = store.facts["tokenizer"]
     if made["vocabulary"] > config.vocab_size:
         raise ValueError(

@@ -14,7 +14,7 @@ from lm2.configuration import LM2Config
 from lm2.data.encoding import load_tokenizer
 from lm2.data.packed import held_out_rows
 from lm2.gguf import base_config, load_base
-from lm2.recipes.findings import Findings, NoRows, stand_in
+from lm2.recipes.findings import Findings, stand_in
 from lm2.recipes.options import RetrofitOptions
 from lm2.recipes.plan import ModelOf, Plan
 from lm2.retrofit import add_memory, with_memory
@@ -34,7 +34,8 @@ def retrofit(options: RetrofitOptions) -> Plan:
     config = findings.check(partial(with_memory, shape, **memory)) if base or options.dry_run else None
     tokenizer = findings.find(partial(load_tokenizer, options.base)) if base else None
     phases = _phases(options, findings, partial(start_model, options.base, **memory), config, tokenizer)
-    findings.problems.need(bool(phases), "memory_steps and steps are 0, so there is nothing to do: raise one of them")
+    asked = options.memory_steps or options.steps
+    findings.problems.need(bool(asked), "memory_steps and steps are 0, so there is nothing to do: raise one of them")
     findings.problems.raise_all()
     assert config is not None
     return Plan(
@@ -55,7 +56,7 @@ def _phases(
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> dict[str, RunConfig]:
     def rows(stages: tuple[Stage, ...]) -> Any:
-        return NoRows() if config is None else findings.rows(options.data, stages, config, tokenizer)
+        return findings.rows(options.data, stages, config, tokenizer)
 
     run = partial(_run, options, rows)
     phases: dict[str, RunConfig | None] = {}
