@@ -58,3 +58,8 @@ def test_presets():
 
 def test_an_old_rope_theta_is_understood():
     assert LM2Config(base_model_type="llama", rope_theta=12345.0).rope_parameters["rope_theta"] == 12345.0
+
+
+def test_everything_that_does_not_fit_is_told_at_once():
+    with pytest.raises(ValueError, match=r"^3 things are wrong: .*it is 0.*not divisible by 5.*it is 1"):
+        tiny_config("fewer slots than tokens", memory_slots=0, memory_heads=5, bptt_segments=1)

@@ -58,6 +58,7 @@ def test_each_command_has_help_with_all_its_examples(name, capsys):
         (["dmeo"], "dmeo", "demo"),
         (["study", "write-rule"], "study write-rule", "study write-rules"),
         (["study"], "study", "study write-rules"),
+        (["train", "retrofti"], "train retrofti", "train retrofit"),
     ],
 )
 def test_a_typo_in_a_command_gets_a_suggestion(argv, typed, meant, capsys):
@@ -137,3 +138,13 @@ def test_the_module_runs_as_a_program():
     assert done.returncode == 2
     assert done.stderr.startswith("lm2: error: there is no command 'convrt'")
     assert "Traceback" not in done.stderr
+
+
+def test_a_group_has_help_of_its_own(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "usage: lm2 train COMMAND" in text
+    recipes = [name for name in cli.COMMANDS if name.startswith("train ")]
+    assert len(recipes) == 5
+    assert all(f"  {name}" in text for name in recipes)
+    assert "convert" not in text.split("examples:")[0].split("commands:")[1]

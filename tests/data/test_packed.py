@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lm2.data.packed import PackedRows
+from lm2.data.packed import PackedRows, held_out_rows
 from lm2.training import BatchRequest, RunConfig, Stage
 from tests.data.stores import documents_of, make_store
 
@@ -147,3 +147,15 @@ def test_another_process_makes_the_same_batches(folder):
     for one, other in zip(loader, map(rows, asked), strict=True):
         assert same(one, other)
     assert same(pickle.loads(pickle.dumps(rows))(asked[0]), rows(asked[0]))
+
+
+def test_held_out_rows_are_whole_pieces_of_one_document(tmp_path):
+    store = make_store(tmp_path / "s", {"a": documents_of([3, 40, 5, 33, 2, 21], 0)})
+    held_out = held_out_rows(store.folder, T, 4, 3)
+    assert held_out["input_ids"].shape == held_out["labels"].shape == (3, 4 * T)
+    texts = [list(map(int, text)) for text in store.documents("a")]
+    for ids, labels in zip(held_out["input_ids"].tolist(), held_out["labels"].tolist(), strict=True):
+        assert any(ids == text[i : i + 4 * T] for text in texts for i in range(len(text)))
+        assert labels[1:] == ids[1:]
+    with pytest.raises(ValueError, match="0 documents that fill a row of 32 segments of 4"):
+        held_out_rows(store.folder, T, 32, 3)

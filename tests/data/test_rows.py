@@ -177,3 +177,15 @@ def test_impossible_evaluations_are_refused(tokenizer, pool, options, message):
     arguments = {"n_tokens": 300, "seed": 0, "tokenizer": tokenizer, "background": pool, **options}
     with pytest.raises(ValueError, match=message):
         evaluation_samples("qa1", 5, **arguments)
+
+
+def test_the_question_may_also_come_first(tokenizer, pool):
+    rows = TrainingRows("qa1", tokenizer, pool, questions=3, question_first=True)
+    for seed in range(20):
+        ids, labels = rows.row(200, np.random.default_rng(seed))
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        question = text[: text.index("?") + 1].strip()
+        assert text.rstrip(". ").rsplit("?", 1)[0].endswith(question.rstrip("?"))
+        assert text.count(question) >= 2
+        assert (labels[: len(tokenizer(question)["input_ids"])] == IGNORED).all()
+        assert ids.shape == (200,)

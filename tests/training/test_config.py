@@ -72,6 +72,13 @@ def test_errors_name_the_values(fields, message):
         a_run(**fields)
 
 
+def test_everything_wrong_is_told_at_once():
+    with pytest.raises(ValueError, match=r"^5 things are wrong") as raised:
+        a_run(accumulation=3, learning_rate=float("nan"), save_every=0, held_out=dict)
+    for part in ("save_every must be at least 1, got 0", "got nan", "3 passes, got 32", "got builtins.dict and None", "3 passes, got 8"):
+        assert part in str(raised.value)
+
+
 @pytest.mark.parametrize("fields", [{"steps": 0}, {"steps": 1, "segments": ()}, {"steps": 1, "segments": (0,)}])
 def test_stage_errors_name_the_values(fields):
     with pytest.raises(ValueError, match=rf"steps={fields['steps']}, rows=32"):

@@ -1,9 +1,10 @@
 """What a step keeps in memory: counted right, and with checkpointing no longer a matter of segments and slots."""
 
+import pytest
 import torch
 
 from lm2 import LM2Config, LM2ForCausalLM
-from lm2.training.footprint import peak_bytes
+from lm2.training.footprint import estimated_row_bytes, peak_bytes, row_bytes
 from tests.training.test_trainer import SHAPE
 
 FLOAT = 4
@@ -41,3 +42,11 @@ def test_the_writes_alignments_are_not_kept():
     kept, recomputed = (step_bytes(16, True, recompute_writes=flag, **shape) for flag in (False, True))
     alignments = 15 * 4 * 8 * 64 * FLOAT  # segments that write, heads, tokens, slots
     assert kept - recomputed > 2 * alignments
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_estimate_is_near_what_is_counted(checkpointing):
+    with torch.device("meta"):
+        model = LM2ForCausalLM(LM2Config(**{**SHAPE, "num_hidden_layers": 4, "segment_length": 64})).train()
+    counted = row_bytes(model, 8, checkpointing)
+    assert estimated_row_bytes(model, 8, checkpointing) == pytest.approx(counted, rel=0.3)

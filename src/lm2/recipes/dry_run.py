@@ -11,7 +11,7 @@ from lm2.recipes.plan import ModelOf, Plan
 from lm2.sizes import measure
 from lm2.training import RunConfig
 from lm2.training.flops import PEAKS, forward_flops
-from lm2.training.footprint import row_bytes
+from lm2.training.footprint import estimated_row_bytes
 
 GPU, USE = "H100", 0.4
 """The device that the time is estimated for, and the share of its peak that a training may reach."""
@@ -111,7 +111,7 @@ def _memory(run: RunConfig, model: LM2ForCausalLM, count: int, whole: int) -> st
         "weights": 4 * whole,
         "gradients": 4 * count,
         "optimiser": (MUON if run.optimizer == "muon" else ADAM) * count,
-        "activations": rows * row_bytes(model, segments, run.activation_checkpointing),
+        "activations": rows * estimated_row_bytes(model, segments, run.activation_checkpointing),
     }
     shown = " + ".join(f"{name} {value / GIB:.1f}" for name, value in parts.items())
-    return f"{sum(parts.values()) / GIB:.1f} GiB = {shown} ({rows} rows at once, counted in float32)"
+    return f"{sum(parts.values()) / GIB:.1f} GiB = {shown} ({rows} rows at once, in float32)"

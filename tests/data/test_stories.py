@@ -1,0 +1,46 @@
+"""Rows of stories: by arithmetic in the request, of all tasks, and noise without a fact."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm2.data.babi import ACTORS
+from lm2.data.rows import IGNORED
+from lm2.data.stories import StoryRows
+from lm2.training import BatchRequest
+
+
+@pytest.fixture
+def rows(tokenizer) -> StoryRows:
+    return StoryRows(tokenizer=tokenizer, segment_length=64, tasks=("qa1", "qa6"))
+
+
+def test_a_row_depends_on_nothing_but_the_request(rows):
+    whole = rows(BatchRequest(0, 3, range(6), 2))
+    part = rows(BatchRequest(0, 3, range(2, 4), 2))
+    other = rows(BatchRequest(0, 4, range(6), 2))
+    for name, batch in whole.items():
+        assert batch.shape == (6, 128)
+        assert torch.equal(batch[2:4], part[name])
+        assert not torch.equal(batch, other[name])
+
+
+def test_all_tasks_are_drawn_and_every_row_has_an_answer(rows, tokenizer):
+    labels = rows(BatchRequest(0, 0, range(16), 2))["labels"]
+    answers = {word for row in labels for word in tokenizer.decode(row[row != IGNORED]).split()}
+    assert all((row != IGNORED).any() for row in labels)
+    assert answers & {"yes", "no"}
+    assert answers - {"yes", "no"}
+
+
+def test_noise_tells_nothing(rows, tokenizer):
+    noise = rows.noise(3, 4, np.random.default_rng(0))
+    assert noise.shape == (3, 256)
+    assert not set(tokenizer.decode(noise.flatten()).split()) & set(ACTORS)
+
+
+def test_a_task_that_cannot_be_simulated_is_named(tokenizer):
+    with pytest.raises(ValueError, match="qa14 cannot be simulated: choose among qa1, "):
+        StoryRows(tokenizer=tokenizer, segment_length=64, tasks=("qa1", "qa14"))
+    with pytest.raises(ValueError, match="names 0 tasks"):
+        StoryRows(tokenizer=tokenizer, segment_length=64, tasks=())
