@@ -285,7 +285,7 @@ def test_bf16_trains(tmp_path):
 
 
 def test_errors_name_the_values(tmp_path):
-    with pytest.raises(ValueError, match=r"4 rows, 3 passes, 1 processes\. Use a multiple of 3"):
+    with pytest.raises(ValueError, match=r"rows must divide into 3 passes, got 4: use a multiple of 3"):
         train(a_run(tmp_path, accumulation=3))
     with pytest.raises(ValueError, match="fsdp=True was asked for, but there is 1 process"):
         train(a_run(tmp_path, fsdp=True))
