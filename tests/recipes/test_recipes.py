@@ -219,6 +219,11 @@ def test_finetuning_for_babilong_trains(tmp_path, model, changes):
     assert not torch.equal(after["model.layers.1.memory.v_proj.weight"], before["model.layers.1.memory.v_proj.weight"])
 
 
+def test_a_rate_of_zero_is_one_sentence(model, chats):
+    with pytest.raises(ValueError, match=r"learning_rate must be above 0, got 0\.0"):
+        sft(SftOptions(model=model, data=chats, segments=3, learning_rate=0.0))
+
+
 def test_sft_trains(tmp_path, model, chats):
     options = SftOptions(
         out=tmp_path / "run", model=model, data=chats, segments=3, steps=2, rows=2, bf16=False, report_to=()

@@ -114,6 +114,8 @@ def _must_exist(path: Path) -> None:
 
 def _run(options: FinetuneOptions, stages: tuple[Stage, ...], rows: Any, **others: Any) -> RunConfig:
     steps = sum(stage.steps for stage in stages)
+    if options.learning_rate <= 0:
+        raise ValueError(f"learning_rate must be above 0, got {options.learning_rate}: the memory's is given beside it")
     return RunConfig(
         **options.shared(**others),
         model=ModelOf(start=partial(load_model, str(options.model))),
