@@ -75,7 +75,13 @@ def test_errors_name_the_values(fields, message):
 def test_everything_wrong_is_told_at_once():
     with pytest.raises(ValueError, match=r"^5 things are wrong") as raised:
         a_run(accumulation=3, learning_rate=float("nan"), save_every=0, held_out=dict)
-    for part in ("save_every must be at least 1, got 0", "got nan", "3 passes, got 32", "got builtins.dict and None", "3 passes, got 8"):
+    for part in (
+        "save_every must be at least 1, got 0",
+        "got nan",
+        "3 passes, got 32",
+        "got builtins.dict and None",
+        "3 passes, got 8",
+    ):
         assert part in str(raised.value)
 
 
