@@ -107,9 +107,9 @@ def _published_claims(claimed: Report, far: Report) -> str:
     rows = []
     for row in _anchors(claimed):
         means = [float(mean) for length in lengths if (mean := row.mean(tasks, length))]
-        mean = f"{sum(means) / len(means):.1f}, {len(means)} lengths" if means else ""
+        mean = f"{sum(means) / len(means):.1f} ({len(means)} of {len(lengths)})" if means else ""
         rows.append([f"{row.model} ({row.table})", mean, at_longest.get(row.model, "")])
-    return table(["model", f"mean over tasks, {', '.join(lengths)}", f"qa1 at {longest}"], rows)
+    return table(["model", f"mean over tasks (lengths published), {', '.join(lengths)}", f"qa1 at {longest}"], rows)
 
 
 def _anchors(report: Report) -> list[Published]:
