@@ -312,15 +312,17 @@ def test_what_is_no_data_is_said(tmp_path):
         ({"shots": 6}, "--shots is 6: MMLU has 5"),
         ({"limit": 0}, "--limit is 0"),
         ({"batch_size": 0}, "--batch-size is 0"),
-        ({"data": "nowhere"}, "there is no nowhere"),
     ],
 )
 def test_options_that_cannot_be(wrong, said):
-
-    if "data" in wrong:
-        wrong = {"data": Path(wrong["data"])}
     with pytest.raises(ValueError, match=said):
         MmluOptions(("x",), **wrong)
+
+
+def test_data_that_is_not_there(harness, tmp_path):
+    with pytest.raises(ValueError, match="there is no nowhere: give the folder or zip"):
+        mmlu.run(MmluOptions(("x",), Path("nowhere"), out=tmp_path))
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(harness, data, tmp_path, monkeypatch, capsys):

@@ -29,7 +29,8 @@ def source() -> NeedleSource:
 @pytest.fixture
 def _read_once(monkeypatch):
     """The same vocabulary for every source of a test."""
-    monkeypatch.setattr(needle.LengthTokenizer, "gpt2", lambda: default_source().tokenizer)
+    tokenizer = default_source().tokenizer  # read before the name is replaced that it is read by
+    monkeypatch.setattr(needle.LengthTokenizer, "gpt2", lambda: tokenizer)
 
 
 def prompt(sample) -> str:

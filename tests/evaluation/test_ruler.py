@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lm2.evaluation import ruler
-from lm2.evaluation.ruler import NOT_RUN, TASKS, RulerOptions
+from lm2.evaluation.options import RulerOptions
+from lm2.evaluation.ruler_tasks import NOT_RUN, TASKS
 from tests.evaluation.tiny import memory_model, save
 
 # Other people's packages warn about their own dependencies.

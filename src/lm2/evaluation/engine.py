@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lm2.evaluation.babilong import Sample, SampleSource
 from lm2.evaluation.config import BabilongConfig
@@ -23,6 +22,7 @@ from lm2.evaluation.models import Runner, TooLong, load_runner, parse_specs
 from lm2.evaluation.prompts import prompt_parts
 from lm2.evaluation.records import Records, share, wait_for_all
 from lm2.evaluation.tokens import n_tokens
+from lm2.progress import time_left_bar
 
 LEAST_TOKENS = 150
 """What a sample without background is taken to cost, in tokens: for the progress bar only."""
@@ -123,16 +123,7 @@ def ask(runner: Runner, todo: list[Job], records: Records, config: BabilongConfi
     Raises:
         ValueError: an answer on file was given to another sample.
     """
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        speed_estimate_period=600,
-    )
+    bar = time_left_bar(console, speed_estimate_period=600)
     left = [job for job in todo if not _is_done(job, records)]
     began = time.perf_counter()
     with bar:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from lm2.evaluation.canvas import new_figure, save
 from lm2.evaluation.controls import MAIN, QUESTION
 from lm2.evaluation.report import CONSTANT, ordered
-from lm2.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that differ for every kind of colour vision (Okabe and Ito)."""
@@ -15,12 +15,11 @@ LINES = {"plain": "-", "carried": "-", "reset": "--", "frozen": "-.", "exchanged
 
 def draw_heat_map(report: dict[str, Any], path: Path) -> None:
     """Write the heat map: a panel for each model, its own way of working. Needs matplotlib (extra `plot`)."""
-    figure_class = _figure_class()
     tasks = ordered(cell["task"] for cell in report["cells"])
     lengths = ordered(cell["length"] for cell in report["cells"])
     names = list(report["models"])
     size = (1.8 + len(names) * (0.8 + 0.62 * len(lengths)), 1.7 + 0.42 * len(tasks))
-    figure = figure_class(figsize=size, dpi=150, layout="constrained")
+    figure = new_figure(*size)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     image = None
     for panel, name in zip(panels, names, strict=True):
@@ -30,7 +29,7 @@ def draw_heat_map(report: dict[str, Any], path: Path) -> None:
     assert image is not None
     figure.colorbar(image, ax=panels, label="right answers, %")
     figure.suptitle(f"BABILong, {report['rule']} rule", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _panel(panel: Any, cells: dict, tasks: list[str], lengths: list[str]) -> Any:
@@ -53,7 +52,7 @@ def _panel(panel: Any, cells: dict, tasks: list[str], lengths: list[str]) -> Any
 def draw_curves(report: dict[str, Any], path: Path) -> None:
     """Write the curves: the mean over tasks by length, for each model and condition. Needs matplotlib."""
     lengths = ordered(cell["length"] for cell in report["cells"])
-    figure = _figure_class()(figsize=(8, 4.8), dpi=150, layout="constrained")
+    figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     names = list(report["models"])
     for model, condition in dict.fromkeys((row["model"], row["condition"]) for row in report["means"]):
@@ -71,7 +70,7 @@ def draw_curves(report: dict[str, Any], path: Path) -> None:
     axes.set_axisbelow(True)
     axes.spines[["right", "top"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, path)
+    save(figure, path)
 
 
 def _look(model: str, condition: str, names: list[str]) -> dict[str, Any]:
@@ -87,16 +86,3 @@ def _look(model: str, condition: str, names: list[str]) -> dict[str, Any]:
         "ms": 5.5 if main else 3,
         "label": model if main else f"{model}, {condition}",
     }
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("the pictures need matplotlib: pip install 'lm2[plot]'") from None
-    return Figure
-
-
-def _save(figure: Any, path: Path) -> None:
-    with replacing(path) as beside:
-        figure.savefig(beside, format="png")

@@ -15,18 +15,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from lm2.evaluation import mmlu_report
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs
+from lm2.evaluation.options import MmluOptions
 from lm2.evaluation.records import Records, mine, share, wait_for_all
-from lm2.evaluation.subjects import GENERAL, SUBJECTS, check
 
 LETTERS = "ABCD"
-HUB = "the hub (cais/mmlu)"
 
 
 @dataclass(frozen=True)
@@ -38,39 +37,6 @@ class Question:
     answer: int
 
 
-@dataclass(frozen=True)
-class MmluOptions:
-    """What an evaluation asks; `lm2 eval mmlu` explains each field."""
-
-    models: tuple[str, ...]
-    data: Path | None = None
-    subjects: tuple[str, ...] = SUBJECTS
-    general: tuple[str, ...] = GENERAL
-    shots: int = 5
-    limit: int | None = None
-    batch_size: int = 1
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str | None = None
-    out: Path = Path("runs/mmlu")
-    anchors: bool = False
-
-    def __post_init__(self) -> None:
-        check(self.subjects, "--subjects")
-        check(self.general, "--general")
-        if not 0 <= self.shots <= 5:
-            raise ValueError(f"--shots is {self.shots}: MMLU has 5 worked examples a subject, give 0 to 5")
-        for name in ("limit", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
-        if self.data is not None and not self.data.exists():
-            raise ValueError(f"there is no {self.data}: give the folder or zip with dev/ and test/ CSV files")
-
-    def settings(self) -> dict[str, Any]:
-        """What the answer to a question depends on, apart from the model."""
-        data = HUB if self.data is None else f"CSV files in {self.data.name}"
-        return {"evaluation": "mmlu", "data": data, "shots": self.shots}
-
-
 def run(options: MmluOptions) -> None:
     """Ask every model what has not been asked yet, and write the report.
 
@@ -78,6 +44,8 @@ def run(options: MmluOptions) -> None:
         ValueError: the harness is not installed, a model or the data cannot be read, or an input does not fit a model.
     """
     require_harness()
+    if options.data is not None and not options.data.exists():
+        raise ValueError(f"there is no {options.data}: give the folder or zip with dev/ and test/ CSV files")
     asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
     wait_for_all()
     if share()[0] == 0:

@@ -1,6 +1,5 @@
 """The report of MMLU: mmlu.json and mmlu.md from the records of a folder."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lm2.environment import environment
 from lm2.evaluation.anchors import paper_mmlu, source
+from lm2.evaluation.output import write_report
 from lm2.evaluation.page import table
 from lm2.evaluation.records import SCHEMA
 from lm2.evaluation.statistics import Z95, wilson
 from lm2.evaluation.subjects import GROUPS, SUBJECTS, paper_rows
-from lm2.files import replacing
 
 if TYPE_CHECKING:
     from lm2.evaluation.mmlu import MmluOptions
@@ -86,9 +85,7 @@ def write(options: "MmluOptions", asked: Sequence[Asked]) -> None:
         "models": found,
     }
     page = markdown(report, anchors=options.anchors)
-    for name, text in (("mmlu.json", json.dumps(report, indent=1) + "\n"), ("mmlu.md", page)):
-        with replacing(options.out / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+    write_report(options.out, "mmlu", report, page)
     print(page)
 
 

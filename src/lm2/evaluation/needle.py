@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from lm2.data.background import BookSentences
 from lm2.evaluation import needle_report
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, Runner, RunnerOptions, TooLong, load_runner, parse_specs
+from lm2.evaluation.options import NeedleOptions
 from lm2.evaluation.records import Records, mine, share, wait_for_all
 from lm2.evaluation.tokens import LengthTokenizer
 
@@ -35,38 +36,6 @@ AFTER = "\n\nQuestion: What is the pass key? The pass key is"
 MAX_NEW_TOKENS = 12
 PIECE = 64
 """Sentences that a model is given at once."""
-
-
-@dataclass(frozen=True)
-class NeedleOptions:
-    """What is asked; `lm2 eval needle` explains each field."""
-
-    models: tuple[str, ...]
-    lengths: tuple[int, ...] = (512, 1024, 2048, 4096)
-    depths: tuple[int, ...] = (0, 25, 50, 75, 100)
-    samples: int = 10
-    text: Path | None = None
-    seed: int = 0
-    chat: bool = False
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str | None = None
-    out: Path = Path("runs/needle")
-
-    def __post_init__(self) -> None:
-        outside = [depth for depth in self.depths if not 0 <= depth <= 100]
-        if outside:
-            raise ValueError(f"--depths names {outside[0]}: a depth is per cent of the text, 0 to 100")
-        if self.samples < 1:
-            raise ValueError(f"--samples is {self.samples}: it must be at least 1")
-        if not self.lengths or not self.depths:
-            raise ValueError(f"there are {len(self.lengths)} lengths and {len(self.depths)} depths: give at least one")
-        if self.seed < 0:
-            raise ValueError(f"--seed is {self.seed}: it must be 0 or more")
-
-    def settings(self) -> dict[str, Any]:
-        """What a sample and the prompt depend on; cells can be added later."""
-        text = "the paper's five sentences" if self.text is None else self.text.name
-        return {"evaluation": "needle", "text": text, "seed": self.seed, "chat": self.chat}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,15 @@
 """The report of needles: needle.json, needle.md and needle.png from the answers of a folder."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm2.environment import environment
 from lm2.evaluation.canvas import new_figure, save
+from lm2.evaluation.output import write_report
 from lm2.evaluation.page import DASH, interval, table
 from lm2.evaluation.records import SCHEMA
 from lm2.evaluation.statistics import wilson
-from lm2.files import replacing
 
 if TYPE_CHECKING:
     from lm2.evaluation.needle import NeedleOptions
@@ -30,9 +29,7 @@ def write(options: "NeedleOptions", asked: Sequence[Asked]) -> None:
         "models": [_results(facts, records, options) for facts, records in asked],
     }
     page = markdown(report)
-    for name, text in (("needle.json", json.dumps(report, indent=1) + "\n"), ("needle.md", page)):
-        with replacing(options.out / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+    write_report(options.out, "needle", report, page)
     draw(report, options.out / "needle.png")
     print(page)
 

@@ -11,10 +11,9 @@ Shape suffixes: S segments of a chunk, T tokens of a segment, V vocabulary.
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from lm2.evaluation.codec import Codec, codec_of
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.mmlu import describe, identity
 from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs
+from lm2.evaluation.options import PerplexityOptions
 from lm2.evaluation.records import Records, share, wait_for_all
 from lm2.evaluation.runners.attention import max_positions
 from lm2.evaluation.runners.memory import has_memory
@@ -38,31 +38,6 @@ TOKENS_AT_ONCE = 2048
 """Tokens whose logits exist at the same time (or one segment, if that is longer)."""
 PIECE = 16_384
 """Characters of a document that are encoded at once."""
-
-
-@dataclass(frozen=True)
-class PerplexityOptions:
-    """What is measured; `lm2 eval perplexity` explains each field."""
-
-    models: tuple[str, ...]
-    text: Path
-    segments: int = 64
-    segment_length: int | None = None
-    limit: int | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str | None = None
-    out: Path = Path("runs/perplexity")
-
-    def __post_init__(self) -> None:
-        for name in ("segments", "segment_length", "limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
-        if self.segment_length == 1:
-            raise ValueError("--segment-length is 1: a segment needs 2 tokens, one to predict the other from")
-
-    def settings(self, T: int) -> dict[str, Any]:
-        """What a document's numbers depend on, apart from the model."""
-        return {"evaluation": "perplexity", "text": self.text.name, "segments": self.segments, "segment_length": T}
 
 
 def run(options: PerplexityOptions) -> None:

@@ -1,6 +1,5 @@
 """The report of perplexity: perplexity.json, perplexity.md and perplexity.png from the records of documents."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lm2.environment import environment
 from lm2.evaluation.canvas import new_figure, save
 from lm2.evaluation.figure import COLOURS, MARKERS
+from lm2.evaluation.output import write_report
 from lm2.evaluation.page import table
 from lm2.evaluation.records import SCHEMA
-from lm2.files import replacing
 from lm2.study.statistics import t_interval
 
 if TYPE_CHECKING:
@@ -40,9 +39,7 @@ def write(options: "PerplexityOptions", T: int, asked: Sequence[Asked]) -> None:
         "models": [{**facts, **_results(records)} for facts, records in kept],
     }
     page = markdown(report)
-    for name, text in (("perplexity.json", json.dumps(report, indent=1) + "\n"), ("perplexity.md", page)):
-        with replacing(options.out / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+    write_report(options.out, "perplexity", report, page)
     draw(report, options.out / "perplexity.png")
     print(page)
 

@@ -8,14 +8,11 @@ Source: Hsieh et al. 2024, "RULER: What's the Real Context Size of Your Long-Con
 """
 
 import contextlib
-import json
 import random
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -25,65 +22,17 @@ from lm2.environment import environment
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.mmlu import describe, identity, require_harness
 from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs
+from lm2.evaluation.options import RulerOptions
+from lm2.evaluation.output import write_report
 from lm2.evaluation.page import table
 from lm2.evaluation.records import SCHEMA, Records, mine, share, wait_for_all
-from lm2.files import replacing
+from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST
 
-TASKS = ("niah_single_1", "niah_multikey_2", "niah_multikey_3", "ruler_vt", "ruler_cwe", "ruler_fwe")
-ESSAYS = "its text is a set of essays fetched from the hub"
-NOT_RUN = {
-    "niah_single_2": ESSAYS,
-    "niah_single_3": ESSAYS,
-    "niah_multikey_1": ESSAYS,
-    "niah_multivalue": ESSAYS,
-    "niah_multiquery": ESSAYS,
-    "ruler_qa_squad": "its questions are fetched from the SQuAD site",
-    "ruler_qa_hotpot": "its questions are fetched from the hub",
-}
-SHORTEST = 1024
-"""Below it the harness looks for a text short enough and never finds one; so it does for tokenizers of small pieces."""
 PATTERN = (
     "Track the variables hidden in the following text. The grass is green. VAR KQXZB = 73910 VAR WPLMA = VAR KQXZB"
 )
 PATTERN_TOKENS = 45
 """What usual tokenizers make of it, or fewer."""
-SAMPLES = 500
-"""What the harness makes for each task and length."""
-
-
-@dataclass(frozen=True)
-class RulerOptions:
-    """What is asked; `lm2 eval ruler` explains each field."""
-
-    models: tuple[str, ...]
-    tasks: tuple[str, ...] = TASKS
-    lengths: tuple[int, ...] = (4096,)
-    limit: int | None = None
-    batch_size: int = 1
-    seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str | None = None
-    out: Path = Path("runs/ruler")
-
-    def __post_init__(self) -> None:
-        for task in self.tasks:
-            if task in NOT_RUN:
-                raise ValueError(f"{task} is not run here, {NOT_RUN[task]}: choose among {', '.join(TASKS)}")
-            if task not in TASKS:
-                raise ValueError(f"there is no RULER task {task!r}: choose among {', '.join(TASKS)}")
-        if not self.lengths or min(self.lengths) < SHORTEST:
-            raise ValueError(
-                f"--lengths names {min(self.lengths, default=0)}: give {SHORTEST:,} tokens or more, since the prompts "
-                "alone take hundreds"
-            )
-        if self.limit is not None and not 1 <= self.limit <= SAMPLES:
-            raise ValueError(f"--limit is {self.limit}: a task has {SAMPLES} samples, give 1 to {SAMPLES}")
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size is {self.batch_size}: it must be at least 1")
-
-    def settings(self) -> dict[str, Any]:
-        """What an answer depends on, apart from the model."""
-        return {"evaluation": "ruler", "limit": self.limit, "seed": self.seed}
 
 
 def run(options: RulerOptions) -> None:
@@ -183,9 +132,7 @@ def write(options: RulerOptions, asked: Sequence[tuple[dict[str, Any], list[dict
         "models": [{**facts, "cells": _cells(records, options)} for facts, records in asked],
     }
     page = markdown(report)
-    for name, text in (("ruler.json", json.dumps(report, indent=1) + "\n"), ("ruler.md", page)):
-        with replacing(options.out / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+    write_report(options.out, "ruler", report, page)
     print(page)
 
 
