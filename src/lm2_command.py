@@ -153,13 +153,15 @@ def split(argv: Sequence[str]) -> tuple[str, list[str]]:
     """Cut the subcommand's name (one or two words) off `argv`.
 
     Raises:
-        ValueError: no subcommand has that name; the text suggests the nearest one.
+        ValueError: no subcommand has that name; the text suggests the nearest one, or lists those of a group.
     """
     for words in (2, 1):
         name = " ".join(argv[:words])
         if name in COMMANDS:
             return name, list(argv[words:])
     group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
+    if group and len(argv) == 1:
+        raise ValueError(f"'{argv[0]}' alone is no command: choose one of {', '.join(group)}")
     typed = " ".join(argv[:2]) if group else argv[0]
     nearest = difflib.get_close_matches(typed, COMMANDS, n=1, cutoff=0.5) or group[:1]
     remedy = f"perhaps you meant '{nearest[0]}'" if nearest else f"choose one of {', '.join(COMMANDS)}"

@@ -57,7 +57,6 @@ def test_each_command_has_help_with_all_its_examples(name, capsys):
         (["convrt", "a", "b"], "convrt", "convert"),
         (["dmeo"], "dmeo", "demo"),
         (["study", "write-rule"], "study write-rule", "study write-rules"),
-        (["study"], "study", "study write-rules"),
         (["train", "retrofti"], "train retrofti", "train retrofit"),
     ],
 )
@@ -66,6 +65,12 @@ def test_a_typo_in_a_command_gets_a_suggestion(argv, typed, meant, capsys):
     captured = capsys.readouterr()
     assert captured.err == f"lm2: error: there is no command '{typed}': perhaps you meant '{meant}'\n"
     assert captured.out == ""
+
+
+def test_a_group_alone_lists_its_commands(capsys):
+    assert cli.main(["train"]) == 2
+    recipes = ", ".join(name for name in cli.COMMANDS if name.startswith("train "))
+    assert capsys.readouterr().err == f"lm2: error: 'train' alone is no command: choose one of {recipes}\n"
 
 
 def test_a_word_like_no_command_lists_them_all(capsys):

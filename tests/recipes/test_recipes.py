@@ -197,6 +197,18 @@ def test_pretraining_takes_vocabulary_and_tokenizer_of_the_store(tmp_path, base,
     assert (tmp_path / "model" / "tokenizer.json").is_file()
 
 
+def test_a_stopped_pretraining_goes_on_with_the_same_command(tmp_path, base, store):
+    options = PretrainTinyOptions(
+        out=tmp_path, data=store, tokenizer=str(base), steps=4, warmup_steps=1, save_every=2, rows=2, report_to=()
+    )
+    options = replace(options, segments=(1, 2))
+    whole = weights(carry_out(pretrain_tiny(options)))
+    shutil.rmtree(tmp_path / "train" / "checkpoint-4")
+    shutil.rmtree(tmp_path / "model")
+    carry_out(pretrain_tiny(options))
+    assert all(torch.equal(value, whole[name]) for name, value in weights(tmp_path / "model").items())
+
+
 @pytest.mark.parametrize("changes", [{}, {"roll_outs": True, "write_cost": 0.0}])
 def test_finetuning_for_babilong_trains(tmp_path, model, changes):
     options = BabilongOptions(
@@ -217,6 +229,7 @@ def test_finetuning_for_babilong_trains(tmp_path, model, changes):
     assert [stage.segments for stage in plan.phases["train"].stages] == [(2,), (2, 4)]
     before, after = weights(model), weights(carry_out(plan))
     assert not torch.equal(after["model.layers.1.memory.v_proj.weight"], before["model.layers.1.memory.v_proj.weight"])
+    carry_out(finetune_babilong(options))  # the same command again is not another run
 
 
 def test_a_rate_of_zero_is_one_sentence(model, chats):
@@ -230,3 +243,4 @@ def test_sft_trains(tmp_path, model, chats):
     )
     before, after = weights(model), weights(carry_out(sft(options)))
     assert not torch.equal(after["lm_head.weight"], before["lm_head.weight"])
+    carry_out(sft(options))  # the same command again is not another run

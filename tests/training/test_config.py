@@ -57,6 +57,14 @@ def test_differences_name_only_what_changes_the_weights():
     assert differences(one, two) == ["learning_rate: 0.001 then, 0.5 now"]
 
 
+def test_differences_inside_a_value_are_named_by_their_path():
+    one, two = (
+        a_run(model=partial(build, LlamaConfig(hidden_size=32 * n)), betas=(0.9, 1 - 0.25 * n)).describe()
+        for n in (1, 2)
+    )
+    assert differences(one, two) == ["betas.1: 0.75 then, 0.5 now", "model.arguments.0.hidden_size: 32 then, 64 now"]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

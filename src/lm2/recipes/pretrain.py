@@ -1,5 +1,6 @@
 """Train a model from nothing on a token store."""
 
+from copy import deepcopy
 from functools import partial
 
 from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,11 @@ def pretrain_tiny(options: PretrainTinyOptions) -> Plan:
     return _plan("pretrain-tiny", options, LM2Config.preset("lm2-tiny", **ids))
 
 
+def new_model(config: LM2Config) -> LM2ForCausalLM:
+    """An untrained model. It writes into its configuration, by which the run is known again: so into a copy."""
+    return LM2ForCausalLM(deepcopy(config))
+
+
 def _plan(recipe: str, options: PretrainTinyOptions, config: LM2Config) -> Plan:
     findings = Findings(options.dry_run)
     tokenizer = findings.find(partial(_tokenizer, options))
@@ -58,7 +64,7 @@ def _run(
     stages = (Stage(steps=options.steps, segments=options.segments, rows=options.rows),)
     return RunConfig(
         **options.shared(),
-        model=ModelOf(start=partial(LM2ForCausalLM, config)),
+        model=ModelOf(start=partial(new_model, config)),
         make_batch=findings.rows(options.data, stages, config, tokenizer),
         stages=stages,
         output_dir=options.out / "train",

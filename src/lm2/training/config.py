@@ -217,14 +217,24 @@ class RunConfig:
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What in two descriptions of runs would change the weights, one text per field.
+    """What in two descriptions of runs would change the weights, one text per value, named by its path.
 
     A field that a description does not name, because it was written before the field was there, has its default.
     """
     defaults = {field.name: _plain(field.default) for field in dataclasses.fields(RunConfig)}
     saved, now = {**defaults, **saved}, {**defaults, **now}
     names = sorted((saved.keys() | now.keys()) - VOLATILE)
-    return [f"{n}: {saved.get(n)} then, {now.get(n)} now" for n in names if saved.get(n) != now.get(n)]
+    return [text for name in names for text in _differences(name, saved.get(name), now.get(name))]
+
+
+def _differences(path: str, saved: Any, now: Any) -> list[str]:
+    if isinstance(saved, dict) and isinstance(now, dict):
+        names = dict.fromkeys((*saved, *now))
+        return [t for name in names for t in _differences(f"{path}.{name}", saved.get(name), now.get(name))]
+    if isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
+        pairs = enumerate(zip(saved, now, strict=True))
+        return [t for i, (then, value) in pairs for t in _differences(f"{path}.{i}", then, value)]
+    return [] if saved == now else [f"{path}: {saved} then, {now} now"]
 
 
 def least(problems: Problems, name: str, value: float | None, least: int) -> None:
