@@ -59,10 +59,10 @@ def test_differences_name_only_what_changes_the_weights():
 
 def test_differences_inside_a_value_are_named_by_their_path():
     one, two = (
-        a_run(model=partial(build, LlamaConfig(hidden_size=32 * n)), betas=(0.9, 1 - 0.25 * n)).describe()
+        a_run(model=partial(build, LlamaConfig(vocab_size=32 * n)), betas=(0.9, 1 - 0.25 * n)).describe()
         for n in (1, 2)
     )
-    assert differences(one, two) == ["betas.1: 0.75 then, 0.5 now", "model.arguments.0.hidden_size: 32 then, 64 now"]
+    assert differences(one, two) == ["betas.1: 0.75 then, 0.5 now", "model.arguments.0.vocab_size: 32 then, 64 now"]
 
 
 @pytest.mark.parametrize(
