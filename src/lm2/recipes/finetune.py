@@ -15,7 +15,7 @@ from lm2.data.stories import StoryRows
 from lm2.modeling import LM2ForCausalLM
 from lm2.recipes.findings import Findings, NoRows
 from lm2.recipes.options import BabilongOptions, FinetuneOptions, SftOptions
-from lm2.recipes.plan import ModelOf, Plan
+from lm2.recipes.plan import ModelOf, Plan, one_phase
 from lm2.training import RunConfig, Stage
 from lm2.training.walks import roll_out, walked
 from lm2.training.write_cost import fresh_rows, with_write_cost
@@ -38,17 +38,7 @@ def _plan(
 ) -> Plan:
     findings = Findings(options.dry_run)
     config, tokenizer = findings.model(options.model)
-    run = findings.check(partial(run_of, findings, config, tokenizer))
-    findings.problems.raise_all()
-    assert run is not None
-    return Plan(
-        recipe=recipe,
-        options=options,
-        config=config,
-        phases={run.output_dir.name: run},
-        tokenizer=tokenizer,
-        missing=findings.missing,
-    )
+    return one_phase(recipe, options, findings, config, tokenizer, partial(run_of, findings, config, tokenizer))
 
 
 def _babilong(

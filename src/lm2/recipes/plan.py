@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 import lm2.baselines  # noqa: F401  registers RMT and ARMT, as `import lm2` does LM2
 from lm2.configuration import LM2Config
 from lm2.files import replacing
+from lm2.recipes.findings import Findings
 from lm2.recipes.parts import Part, merged, only_trained
 from lm2.retrofit import save_folder
 from lm2.training import RunConfig, train
@@ -67,6 +68,28 @@ class Plan:
         phases = {name: run.describe() for name, run in self.phases.items()}
         described = {"recipe": self.recipe, "options": dataclasses.asdict(self.options)}
         return json.loads(json.dumps(described | {"model": self.config.to_diff_dict(), "phases": phases}, default=str))
+
+
+def one_phase(
+    recipe: str,
+    options: Any,
+    findings: Findings,
+    config: LM2Config,
+    tokenizer: PreTrainedTokenizerBase | None,
+    run_of: Callable[[], RunConfig],
+) -> Plan:
+    """A plan of one run. Raises ValueError with everything that is wrong, found before or by making the run."""
+    run = findings.check(run_of)
+    findings.problems.raise_all()
+    assert run is not None
+    return Plan(
+        recipe=recipe,
+        options=options,
+        config=config,
+        phases={run.output_dir.name: run},
+        tokenizer=tokenizer,
+        missing=findings.missing,
+    )
 
 
 def last_model(folder: Path) -> PreTrainedModel:

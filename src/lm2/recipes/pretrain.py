@@ -11,7 +11,7 @@ from lm2.data.store import Store
 from lm2.modeling import LM2ForCausalLM
 from lm2.recipes.findings import Findings
 from lm2.recipes.options import PretrainOptions, PretrainTinyOptions
-from lm2.recipes.plan import ModelOf, Plan
+from lm2.recipes.plan import ModelOf, Plan, one_phase
 from lm2.training import RunConfig, Stage
 
 
@@ -41,17 +41,8 @@ def new_model(config: LM2Config) -> LM2ForCausalLM:
 def _plan(recipe: str, options: PretrainTinyOptions, config: LM2Config) -> Plan:
     findings = Findings(options.dry_run)
     tokenizer = findings.find(partial(_tokenizer, options))
-    run = findings.check(partial(_run, options, findings, config, tokenizer))
-    findings.problems.raise_all()
-    assert run is not None
-    return Plan(
-        recipe=recipe,
-        options=options,
-        config=config,
-        phases={run.output_dir.name: run},
-        tokenizer=tokenizer,
-        missing=findings.missing,
-    )
+    run_of = partial(_run, options, findings, config, tokenizer)
+    return one_phase(recipe, options, findings, config, tokenizer, run_of)
 
 
 def _tokenizer(options: PretrainTinyOptions) -> PreTrainedTokenizerBase:
