@@ -72,6 +72,13 @@ def test_story_rows(name):
     assert all(f"the{answer}" in task.tokenizer.decode(ids[:T]) for answer in answers)
 
 
+def test_no_row_of_a_long_training_is_without_an_answer():
+    task, rng = load_task("qa2"), np.random.default_rng(0)
+    for segments in (1, 2, 3, 4):
+        assert all((task.row(rng, segments, False)[1] != IGNORED).any() for _ in range(500))
+    assert all((task.base_row(rng, False)[1] != IGNORED).any() for _ in range(2000))
+
+
 def test_story_questions_are_about_an_earlier_segment():
     asked = load_task("qa1").questions(4, 10)
     assert asked.ids.shape == (10, 4 * 32)

@@ -23,7 +23,7 @@ from lm2.data.tokenizer import opening
 from lm2.data.world import simulate, simulate_dense
 
 IGNORED = -100
-TRIES = 100
+TRIES = 1000
 """Stories drawn for one row or sample before the request is called impossible."""
 
 Where = Literal["any", "earlier", "own"]

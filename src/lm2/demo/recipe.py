@@ -23,9 +23,9 @@ NAMES = {"base": "base", "lm2": "LM2", "rmt": "RMT", "plain": "plain"}
 LONGEST = {"pair": 1, "repeated": 2, "dense": 4}
 """Segments up to which rows of a kind are used; scattered rows have any length."""
 EMBEDDING_STD = 0.1
-BACKBONE_TRAINING: dict[str, Any] = {"optimizer": "muon", "muon_weight_decay": 1.0}
-"""AdamW, and Muon with less decay, leave the backbone for long with one code for three of the four people, on which no
-memory can be built (docs/log.md)."""
+BACKBONE_TRAINING: dict[str, Any] = {"optimizer": "muon", "muon_learning_rate": 0.005, "muon_weight_decay": 1.0}
+"""AdamW, and Muon with less decay or twice the rate, leave the backbone for long with one code for three of the four
+people, on which no memory can be built (docs/log.md)."""
 
 
 @dataclass(frozen=True)

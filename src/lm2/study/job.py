@@ -30,8 +30,6 @@ from lm2.training import RunConfig, Stage, train
 HEADS = 4
 OPENING = 0.06
 """Share of a variant's steps with the opening rows."""
-BACKBONE_RATE = 0.005
-"""Of Muon. With twice that, a backbone of one seed in three still took one person for another after 3,200 steps."""
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -103,7 +101,7 @@ def base_run(job: Job) -> RunConfig:
     stages = (Stage(steps=job.base_steps, segments=(1,), rows=job.blocks),)
     make = partial(tasks.base_batch, task=job.task, opening_steps=job.base_steps // 4)
     run = _run_config(job, partial(backbone, job.task, job.width), make, stages, checked)
-    return replace(run, **BACKBONE_TRAINING, muon_learning_rate=BACKBONE_RATE)
+    return replace(run, **BACKBONE_TRAINING)
 
 
 def variant_run(job: Job, steps: int) -> RunConfig:

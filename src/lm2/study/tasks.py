@@ -197,6 +197,7 @@ class WhereIsWhat(StoryTask):
     """qa2: the backbone first learns who is where, then what was taken there."""
 
     name, layers = "qa2", 3
+    segment_length, look_back = 48, 12
 
     @cached_property
     def encode(self) -> Encoder:
@@ -208,7 +209,7 @@ class WhereIsWhat(StoryTask):
 
     @cached_property
     def _short(self) -> TrainingRows:
-        return TrainingRows(self.name, self.tokenizer, self.pool, max_facts=3, questions=3, fact_density=1.0)
+        return TrainingRows(self.name, self.tokenizer, self.pool, max_facts=6, questions=3, fact_density=1.0)
 
     @cached_property
     def _scattered(self) -> TrainingRows:
