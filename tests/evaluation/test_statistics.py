@@ -1,4 +1,4 @@
-"""The exact paired test; Wilson's interval is tested with the demo's report."""
+"""The exact paired test and the interval over seeds; Wilson's interval is tested with the demo's report."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm2.evaluation.statistics import mcnemar
+from lm2.evaluation.statistics import mcnemar, t_interval
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,14 @@ def test_large_counts_do_not_overflow():
 def test_counts_are_not_negative():
     with pytest.raises(ValueError, match="was given -1 and 3"):
         mcnemar(-1, 3)
+
+
+def test_t_interval_against_a_known_value():
+    # mean 2, s = 1, n = 3: half width 4.303 / sqrt(3)
+    assert t_interval([1, 2, 3]) == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)))
+    assert t_interval([0.5] * 4) == (0.5, 0.5)
+
+
+def test_one_value_has_no_interval():
+    with pytest.raises(ValueError, match="there is 1"):
+        t_interval([0.3])

@@ -11,7 +11,7 @@ from lm2.evaluation.figure import COLOURS, MARKERS
 from lm2.evaluation.output import write_report
 from lm2.evaluation.page import table
 from lm2.evaluation.records import SCHEMA
-from lm2.study.statistics import t_interval
+from lm2.evaluation.statistics import t_interval
 
 if TYPE_CHECKING:
     from lm2.evaluation.perplexity import PerplexityOptions

@@ -1,8 +1,11 @@
-"""Statistics of right and wrong answers: the interval of a share, and the exact paired test of two models."""
+"""Statistics: the interval of a share and of a mean over seeds, and the exact paired test of two models."""
 
 import math
+from collections.abc import Sequence
 
 Z95 = 1.959964
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -21,6 +24,22 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     middle = share + z2 / 2
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
     return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of two or more values (Student's t), not cut to possible values.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"an interval over seeds needs at least 2 values, and there is {n}: use wilson for one")
+    mean = sum(values) / n
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    quantile = T_975[n - 2] if n - 2 < len(T_975) else Z95 * (1 + 1 / (n - 1))
+    half = quantile * deviation / math.sqrt(n)
+    return mean - half, mean + half
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import transformers
 
-from lm2.evaluation.statistics import wilson
+from lm2.evaluation.statistics import t_interval, wilson
 from lm2.files import replacing
 from lm2.study.config import BASE, Job, Sizes, StudyConfig, describe
 from lm2.study.job import read_result
-from lm2.study.statistics import hazard, t_interval
+from lm2.study.statistics import hazard
 from lm2.study.tasks import load_task
 
 LEARNED = 0.5
