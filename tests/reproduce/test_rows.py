@@ -12,12 +12,13 @@ from lm2.data.background import GeneratedSentences
 from lm2.data.pool import TokenPool
 from lm2.data.rows import IGNORED
 from lm2.data.solver import solve
+from lm2.data.world import TASKS
 from lm2.evaluation.codec import TokenStream
 from lm2.evaluation.prompts import whole_prompt
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.material import Texts, new_tokenizer, words
 from lm2.reproduce.rows import SHORT, JointRows, short_story
-from lm2.reproduce.sizes import SMOKE, TASKS
+from lm2.reproduce.sizes import FULL, SMOKE
 
 T = 64
 SENTENCES = GeneratedSentences()
@@ -25,11 +26,11 @@ TOKENIZER = new_tokenizer(ReproduceConfig(), SMOKE, Texts(SENTENCES, SENTENCES, 
 POOL = TokenPool(SENTENCES, TOKENIZER, 1, 5000)
 ROWS = {task: JointRows(TOKENIZER, POOL, T, {task: []}) for task in TASKS}
 FACT = (
-    r"(?:Mary|John|Daniel|Sandra|Bill|Fred|Jeff) (?:(?:went|went back|moved|journeyed|travelled) to the \w+"
+    r"(?:Mary|John|Daniel|Sandra|Bill|Fred|Jeff|Julie) (?:(?:went|went back|moved|journeyed|travelled) to the \w+"
     r"|(?:got|grabbed|took|picked up|left|dropped|discarded|put down) the (?:football|apple|milk)(?: there)?"
-    r"|(?:gave|handed|passed) the \w+ to \w+)\.|The \w+ is \w+ of the \w+\."
+    r"|(?:gave|handed|passed) the \w+ to \w+|is (?:no longer |not )?in the \w+|is either in the \w+ or the \w+)\.|The \w+ is \w+ of the \w+\."
 )
-EVENT = re.compile(rf"({FACT})|((?:Where|What|Who) [^?.]*\?) (\w+)")
+EVENT = re.compile(rf"({FACT})|((?:Where|What|Who|Is|How many) [^?.]*\?) ([\w,]+)")
 
 
 def answers_of(task: str, text: str) -> list[tuple[str, str]]:
@@ -57,7 +58,8 @@ def test_a_row_has_its_width_and_answers_that_the_solver_gives(task, kind, segme
     found = answers_of(task, TOKENIZER.decode(ids))
     assert found
     assert all(written == right for written, right in found)
-    assert sum(label != IGNORED for label in labels) == len(found) + 1  # and the end token
+    words = sum(written.count(",") + 1 for written, _ in found)
+    assert sum(label != IGNORED for label in labels) == words + 1  # and the end token
 
 
 @settings(max_examples=25, deadline=None)
@@ -77,14 +79,15 @@ def test_repeated_rows_tell_before_the_last_segment_and_ask_in_it(task, segments
 @pytest.mark.parametrize("task", TASKS)
 def test_a_row_ends_as_evaluation_asks(task):
     ids, labels = ROWS[task].row("scattered", 3, random.Random(1))
-    assert ids[-2:] == labels[-2:]
+    asked = len(ids) - labels[::-1].index(IGNORED)
+    assert ids[asked:] == labels[asked:]
     assert ids[-1] == TOKENIZER.eos_token_id
-    text = TOKENIZER.decode(ids[1:-2])
+    text = TOKENIZER.decode(ids[1:asked])
     context, question = text.removeprefix("<context>").rsplit(
         "</context>Question:", 1
     )  # a word of the frame takes its space with it
     prompt = whole_prompt(task, context.strip(), question.strip(), False, False, False)
-    assert TOKENIZER(prompt)["input_ids"] == ids[:-2]
+    assert TOKENIZER(prompt)["input_ids"] == ids[:asked]
 
 
 def test_the_stream_of_evaluation_reads_what_the_tokenizer_reads():
@@ -101,8 +104,14 @@ def test_words_and_answers_are_single_tokens():
     for word in (*words(), "</context>", "Question:"):
         assert len(TOKENIZER(f" {word}", add_special_tokens=False)["input_ids"]) == 1, word
     for task in TASKS:
-        story = short_story(task, np.random.default_rng(0))
-        assert len(TOKENIZER(f" {story.questions[-1][1].answer}", add_special_tokens=False)["input_ids"]) == 1
+        answer = short_story(task, np.random.default_rng(0)).questions[-1][1].answer
+        assert len(TOKENIZER(f" {answer}", add_special_tokens=False)["input_ids"]) == answer.count(",") + 1
+
+
+def test_the_longest_list_is_no_longer_than_what_may_be_generated():
+    ids = TOKENIZER(" football,apple,milk", add_special_tokens=False)["input_ids"]
+    assert len(ids) + 1 <= FULL.max_new_tokens
+    assert TOKENIZER.decode(ids).strip() == "football,apple,milk"
 
 
 @settings(max_examples=25, deadline=None)

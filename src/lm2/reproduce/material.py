@@ -11,10 +11,12 @@ import numpy as np
 from tokenizers import AddedToken, Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from lm2.data.babi import Story, read_stories
+from lm2.data.babi import OBJECTS, Story, read_stories
 from lm2.data.background import BookSentences, GeneratedSentences, Sentences
 from lm2.data.pool import TokenPool
+from lm2.data.questions import NUMBERS
 from lm2.data.rooms import OPPOSITE
+from lm2.data.rumours import CAST
 from lm2.data.tokenizer import babi_words, train_tokenizer
 from lm2.data.world import GIVE, GIVERS
 from lm2.demo.material import book_sources, split
@@ -65,21 +67,46 @@ def stories_of(config: ReproduceConfig, tasks: tuple[str, ...], *, validation: b
 
 
 def words() -> tuple[str, ...]:
-    """What is a single token: every word of qa1 to qa5."""
-    asked = ["What", "Who", "did", "give", "to", "gave", "received", "of", "The"]
-    return tuple(dict.fromkeys((*babi_words(), *GIVERS, *GIVE, *OPPOSITE, *asked)))
+    """What is a single token: every word of qa1 to qa10."""
+    others = [
+        "What",
+        "Who",
+        "did",
+        "give",
+        "to",
+        "gave",
+        "received",
+        "of",
+        "The",
+        "Is",
+        "in",
+        "not",
+        "no",
+        "longer",
+        "either",
+        "or",
+        "How",
+        "many",
+        "objects",
+        "carrying",
+    ]
+    answers = ("yes", "no", "maybe", "nothing", *NUMBERS)
+    casts = (word for cast in CAST.values() for words in cast for word in words)
+    return tuple(dict.fromkeys((*babi_words(), *GIVERS, *GIVE, *OPPOSITE, *others, *answers, *casts)))
 
 
 def new_tokenizer(config: ReproduceConfig, sizes: Sizes, texts: Texts) -> PreTrainedTokenizerFast:
     """A tokenizer of the training texts: white space of any kind is one space, a word of BABILong's frame one token.
 
-    So a text reads the same as a row, where sentences stand in a line, and as a prompt with its line breaks.
+    So a text reads the same as a row, where sentences stand in a line, and as a prompt with its line breaks. Each
+    further thing of a list, as in "apple,milk", is one token with its comma.
     """
     rng = np.random.default_rng(10 * config.seed)
     some = itertools.islice(texts.training.sentences(rng), sizes.tokenizer_texts)
-    frame = [BEFORE, *AFTER.split()]
-    tokenizer = train_tokenizer(some, sizes.recipe.vocabulary - len(frame), words())
-    tokenizer.add_tokens([AddedToken(word, lstrip=True, special=False) for word in frame])
+    added = [AddedToken(word, lstrip=True, special=False) for word in (BEFORE, *AFTER.split())]
+    added += [AddedToken(f",{thing}", special=False) for thing in OBJECTS]
+    tokenizer = train_tokenizer(some, sizes.recipe.vocabulary - len(added), words())
+    tokenizer.add_tokens(added)
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False)]
     )

@@ -10,7 +10,8 @@ closes it stands in BABILong's frame, and the answer ends with the end token:
 
     <context> ... Mary went to the garden. ... </context> Question: Where is Mary? garden<eos>
 
-Labels are the ids of the answers (and of the end token), -100 elsewhere, not shifted. Rows are right-padded.
+The things of a list are a token each: " apple", ",milk". Labels are the ids of the answers (and of the end token),
+-100 elsewhere, not shifted. Rows are right-padded.
 """
 
 import random
@@ -27,10 +28,16 @@ from lm2.data.world import simulate_dense
 
 BEFORE, AFTER = "<context>", "</context> Question:"
 """What BABILong's template puts before the text and before the question, white space aside."""
-SHORT = {"qa1": (2, 2), "qa2": (3, 6), "qa3": (4, 7), "qa4": (2, 2), "qa5": (3, 6)}
+SHORT = {
+    **{"qa1": (2, 2), "qa2": (3, 6), "qa3": (4, 7), "qa4": (2, 2), "qa5": (3, 6)},
+    **{"qa6": (2, 4), "qa7": (2, 6), "qa8": (2, 6), "qa9": (2, 4), "qa10": (2, 4)},
+}
 """Fewest and most facts of a short story."""
-MOST = {"qa1": 10, "qa2": 40, "qa3": 80, "qa4": 2, "qa5": 40}
-"""Most facts of a story; real ones have 2 to 10, 88, 228, 2 and 94."""
+MOST = {
+    **{"qa1": 10, "qa2": 40, "qa3": 80, "qa4": 2, "qa5": 40},
+    **{"qa6": 20, "qa7": 30, "qa8": 30, "qa9": 10, "qa10": 10},
+}
+"""Most facts of a story; real ones have 2 to 10, 88, 228, 2, 94, 26, 52, 58, 10 and 10."""
 FACT_TOKENS, QUESTION_TOKENS = 7, 16
 """Room for a fact, and for a question with what lies around it, about."""
 QUESTIONS = (1, 2, 4, 8)
@@ -42,7 +49,7 @@ class JointRows:
     """Makes rows, each of one of the tasks.
 
     Args:
-        tokenizer: one in which every answer is a single token.
+        tokenizer: one in which every answer, and every thing of a list, is a single token.
         pool: background.
         segment_length: T.
         stories: for each task its real stories, none for simulated ones only.

@@ -24,7 +24,7 @@ ROWS = 50
 
 
 def held_out(rows: JointRows, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """(ids, answers): rows up to their closing question, (N, L), and the tokens that answer, (N,)."""
+    """(ids, answers): rows up to their answer, (N, L), and the tokens that answer, (N,); of a list its last thing."""
     made = [rows.row("scattered", sizes.validation_segments, random.Random(i)) for i in range(sizes.validation_rows)]
     ids_NL = torch.tensor([ids for ids, _ in made])
     return ids_NL[:, :-2], ids_NL[:, -2]  # a scattered row ends with the answer and the end token
