@@ -28,7 +28,8 @@ ROWS = {task: JointRows(TOKENIZER, POOL, T, {task: []}) for task in TASKS}
 FACT = (
     r"(?:Mary|John|Daniel|Sandra|Bill|Fred|Jeff|Julie) (?:(?:went|went back|moved|journeyed|travelled) to the \w+"
     r"|(?:got|grabbed|took|picked up|left|dropped|discarded|put down) the (?:football|apple|milk)(?: there)?"
-    r"|(?:gave|handed|passed) the \w+ to \w+|is (?:no longer |not )?in the \w+|is either in the \w+ or the \w+)\.|The \w+ is \w+ of the \w+\."
+    r"|(?:gave|handed|passed) the \w+ to \w+"
+    r"|is (?:no longer |not )?in the \w+|is either in the \w+ or the \w+)\.|The \w+ is \w+ of the \w+\."
 )
 EVENT = re.compile(rf"({FACT})|((?:Where|What|Who|Is|How many) [^?.]*\?) ([\w,]+)")
 

@@ -68,31 +68,11 @@ def stories_of(config: ReproduceConfig, tasks: tuple[str, ...], *, validation: b
 
 def words() -> tuple[str, ...]:
     """What is a single token: every word of qa1 to qa10."""
-    others = [
-        "What",
-        "Who",
-        "did",
-        "give",
-        "to",
-        "gave",
-        "received",
-        "of",
-        "The",
-        "Is",
-        "in",
-        "not",
-        "no",
-        "longer",
-        "either",
-        "or",
-        "How",
-        "many",
-        "objects",
-        "carrying",
-    ]
+    asked = ("What", "Who", "did", "give", "to", "gave", "received", "of", "Is", "in", "How", "many", "objects")
+    told = ("The", "not", "no", "longer", "either", "or", "carrying")
     answers = ("yes", "no", "maybe", "nothing", *NUMBERS)
-    casts = (word for cast in CAST.values() for words in cast for word in words)
-    return tuple(dict.fromkeys((*babi_words(), *GIVERS, *GIVE, *OPPOSITE, *others, *answers, *casts)))
+    casts = (name for cast in CAST.values() for names in cast for name in names)
+    return tuple(dict.fromkeys((*babi_words(), *GIVERS, *GIVE, *OPPOSITE, *asked, *told, *answers, *casts)))
 
 
 def new_tokenizer(config: ReproduceConfig, sizes: Sizes, texts: Texts) -> PreTrainedTokenizerFast:
