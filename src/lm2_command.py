@@ -75,6 +75,11 @@ COMMANDS = {
         "train a model with a memory on conversations about long documents",
         "lm2 train sft --model runs/retrofit/model --data chat.jsonl",
     ),
+    "train books": Command(
+        "lm2.cli.train_books",
+        "train a model, small or pretrained, that remembers what books say of people",
+        "lm2 train books --books books/train.jsonl.gz",
+    ),
     "train pretrain-tiny": Command(
         "lm2.cli.train_pretrain_tiny",
         "train a small model from nothing",

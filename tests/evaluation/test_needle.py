@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.evaluation import needle
-from lm2.evaluation.needle import AFTER, BEFORE, NEEDLE, NeedleOptions, NeedleSource, is_right
+from lm2.evaluation.needle import COUNTS, NeedleOptions, NeedleSource, is_right
 from lm2.evaluation.needle_report import cell
 from lm2.evaluation.statistics import wilson
 from tests.evaluation.tiny import llama, memory_model, prose, save
@@ -34,7 +34,7 @@ def _read_once(monkeypatch):
 
 
 def prompt(sample) -> str:
-    return BEFORE + "".join(sample.pieces()) + AFTER
+    return sample.told.before + "".join(sample.pieces()) + sample.told.after
 
 
 @settings(deadline=None, max_examples=30)
@@ -42,21 +42,39 @@ def prompt(sample) -> str:
 def test_a_sample_is_as_long_and_as_deep_as_asked(length, depth, index):
     source = default_source()
     sample = source.sample(length, depth, index)
-    text, planted = "".join(sample.pieces()), NEEDLE.format(key=sample.key)
+    text, planted = "".join(sample.pieces()), sample.told.needle
     assert text.count(planted) == 1
-    assert 10_000 <= int(sample.key) < 100_000
+    assert 10_000 <= int(sample.told.key) < 100_000
     (total,) = source.tokenizer.count([prompt(sample)])
     assert length - 15 <= total <= length + 2  # a sentence more would not fit; borders may join a token
     before = source.tokenizer.count([text.partition(planted)[0]])[0]
-    around = total - source.tokenizer.count([BEFORE + planted + AFTER])[0]
+    around = total - source.tokenizer.count([sample.told.before + planted + sample.told.after])[0]
     assert abs(before - depth / 100 * around) <= 8
 
 
 def test_samples_follow_from_their_numbers_and_the_seed(source):
     assert source.sample(300, 50, 1) == NeedleSource(None, seed=0).sample(300, 50, 1)
-    keys = {source.sample(300, 50, index).key for index in range(20)}
+    keys = {source.sample(300, 50, index).told.key for index in range(20)}
     assert len(keys) == 20
-    assert NeedleSource(None, seed=1).sample(300, 50, 1).key != source.sample(300, 50, 1).key
+    assert NeedleSource(None, seed=1).sample(300, 50, 1).told.key != source.sample(300, 50, 1).told.key
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_a_fact_about_a_person_lies_at_its_depth_among_others():
+    source = NeedleSource(None, 0, "people")
+    for depth in (0, 50, 100):
+        sample = source.sample(600, depth, depth)
+        text, told = "".join(sample.pieces()), sample.told
+        assert len(told.others) == 9
+        assert all(text.count(fact) == 1 for fact in (told.needle, *told.others))
+        assert told.key in told.needle
+        assert told.after.startswith(" Question: ")
+        name = told.needle.split()[0]
+        assert name in told.after
+        place = text.index(told.needle) / len(text)
+        assert abs(place - depth / 100) < 0.15
+    assert is_right("goat", " goat.", COUNTS["people"])
+    assert not is_right("goat", " a goat.", COUNTS["people"])
 
 
 @pytest.mark.usefixtures("_read_once")

@@ -1,23 +1,27 @@
-"""A pass key in a long text, by the depth at which it lies and the length of the text.
+"""Something told once in a long text, by the depth at which it lies and the length of the text.
 
-All models get the same samples: lengths are counted in GPT-2 tokens, and a key, its place and the text around it follow
-from (seed, length, depth, index). The text around it is the five sentences of the paper over and over, or books.
+All models get the same samples: lengths are counted in GPT-2 tokens, and what is told, its place and the text around
+it follow from (seed, length, depth, index). The text is the five sentences of the paper over and over, or books.
 
-Source: Mohtashami and Jaggi 2023, "Landmark Attention" (arXiv 2305.16300), section 4.2: prompt, noise and needle. The
-rule is ours: the first number of the answer is the key.
+    passkey   a number, in the words of the paper; the first number of the answer counts
+    people    a fact about a person (`lm2.data.people`) among nine others of the same kind; the first word counts
+
+Source: Mohtashami and Jaggi 2023, "Landmark Attention" (arXiv 2305.16300), section 4.2: prompt, noise and needle of the
+pass key. The rules are ours.
 """
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from lm2.data import people
 from lm2.data.background import BookSentences
 from lm2.evaluation import needle_report
 from lm2.evaluation.engine import answers_folder
@@ -38,14 +42,48 @@ PIECE = 64
 """Sentences that a model is given at once."""
 
 
+class Told(NamedTuple):
+    """What a text tells and is asked."""
+
+    key: str
+    """The right answer"""
+    needle: str
+    """The sentences that give it"""
+    others: tuple[str, ...]
+    """Told too, anywhere in the text"""
+    before: str
+    after: str
+    """What stands before the text, and the question behind it"""
+
+
+def pass_key(rng: np.random.Generator) -> Told:
+    """A number of five digits."""
+    key = str(rng.integers(10_000, 100_000))
+    return Told(key, NEEDLE.format(key=key), (), BEFORE, AFTER)
+
+
+def fact_about_somebody(rng: np.random.Generator) -> Told:
+    """One of ten facts about people."""
+    story = people.tell(people.MOST, rng)
+    _, question = story.questions[-1]
+    (told,) = question.support
+    others = (*story.facts[:told], *story.facts[told + 1 :])
+    return Told(question.answer, story.facts[told], others, "", f" {question.text}")
+
+
+NEEDLES: Mapping[str, Callable[[np.random.Generator], Told]] = {"passkey": pass_key, "people": fact_about_somebody}
+COUNTS = {"passkey": r"\d+", "people": r"[A-Za-z]+"}
+"""The first of these in an answer counts."""
+
+
 @dataclass(frozen=True)
 class Needle:
-    """One sample: a key of five digits at a depth (per cent) of a text of so many tokens, prompt included."""
+    """One sample: what is told at a depth (per cent) of a text of so many tokens, prompt included."""
 
     length: int
     depth: int
     index: int
-    key: str
+    told: Told
     sentences: tuple[str, ...]
 
     def pieces(self) -> Iterator[str]:
@@ -59,13 +97,14 @@ class NeedleSource:
 
     Args:
         text: books for the text around the needle (.txt, .jsonl, .jsonl.gz or a folder); None for the paper's noise.
+        needle: a name in `NEEDLES`.
 
     Raises:
         ValueError: the text cannot be read, or GPT-2's vocabulary is not installed.
     """
 
-    def __init__(self, text: Path | None, seed: int):
-        self.seed, self.tokenizer = seed, LengthTokenizer.gpt2()
+    def __init__(self, text: Path | None, seed: int, needle: str = "passkey"):
+        self.seed, self.tokenizer, self.tell = seed, LengthTokenizer.gpt2(), NEEDLES[needle]
         self.books = None if text is None else BookSentences(text)
         self.counts: dict[str, int] = {}
 
@@ -76,15 +115,22 @@ class NeedleSource:
             ValueError: the length leaves no room for the text.
         """
         rng = np.random.default_rng([self.seed, length, depth, index])
-        key = str(rng.integers(10_000, 100_000))
-        needle = NEEDLE.format(key=key)
-        room = length - sum(self.tokenizer.count([BEFORE, " " + needle, AFTER]))
+        told = self.tell(rng)
+        sentences = [f" {sentence}" for sentence in (told.needle, *told.others)]
+        room = length - sum(self.tokenizer.count([told.before, *sentences, told.after]))
         if room < 1:
             raise ValueError(f"--lengths names {length}, and prompt and needle alone have {length - room} tokens")
-        sentences = self._fill(rng, room)
-        ends = np.cumsum([0, *(self._count(sentence) for sentence in sentences)])
+        return Needle(length, depth, index, told, self._planted(told, self._fill(rng, room), depth, rng))
+
+    def _planted(self, told: Told, text: list[str], depth: int, rng: np.random.Generator) -> tuple[str, ...]:
+        """The text with the needle at its depth and the others anywhere."""
+        ends = np.cumsum([0, *(self._count(sentence) for sentence in text)])
         place = int(np.abs(ends - depth / 100 * ends[-1]).argmin())
-        return Needle(length, depth, index, key, (*sentences[:place], needle, *sentences[place:]))
+        gaps = [place, *rng.integers(len(text) + 1, size=len(told.others)).tolist()]
+        planted = sorted(zip(gaps, (told.needle, *told.others), strict=True), key=lambda one: one[0])
+        for gap, sentence in reversed(planted):
+            text.insert(gap, sentence)
+        return tuple(text)
 
     def _fill(self, rng: np.random.Generator, room: int) -> list[str]:
         """Sentences up to the first that does not fit any more."""
@@ -102,10 +148,10 @@ class NeedleSource:
         return self.counts[sentence]
 
 
-def is_right(key: str, output: str) -> bool:
-    """Whether the first number of the output is the key."""
-    number = re.search(r"\d+", output)
-    return number is not None and number[0] == key
+def is_right(key: str, output: str, counts: str = COUNTS["passkey"]) -> bool:
+    """Whether what counts of the output, the first match of a pattern, is the key."""
+    found = re.search(counts, output)
+    return found is not None and found[0] == key
 
 
 def run(options: NeedleOptions) -> None:
@@ -114,7 +160,7 @@ def run(options: NeedleOptions) -> None:
     Raises:
         ValueError: a model or the text cannot be read, or a length is too short.
     """
-    specs, source = parse_specs(options.models), NeedleSource(options.text, options.seed)
+    specs, source = parse_specs(options.models), NeedleSource(options.text, options.seed, options.needle)
     cells = [(n, depth, i) for n in options.lengths for depth in options.depths for i in range(options.samples)]
     source.sample(min(options.lengths), 0, 0)  # a length without room is found before a model is loaded
     asked = [ask_model(spec, options, source, cells) for spec in specs]
@@ -133,17 +179,17 @@ def ask_model(
     waiting = [cell for cell in mine(cells) if cell not in records]
     with tqdm(total=sum(length for length, _, _ in waiting), unit="token", desc=spec.name, disable=None) as bar:
         for cell in waiting:
-            records.add(cell, ask(runner, source.sample(*cell)))
+            records.add(cell, ask(runner, source.sample(*cell), COUNTS[options.needle]))
             bar.update(cell[0])
     return {"name": spec.name, **runner.description}, records
 
 
-def ask(runner: Runner, needle: Needle) -> dict[str, Any]:
+def ask(runner: Runner, needle: Needle, counts: str) -> dict[str, Any]:
     """One question: the key, the output (None where the model cannot take the text), and whether it is right."""
-    began = time.perf_counter()
+    began, told = time.perf_counter(), needle.told
     try:
-        output = runner.answer(BEFORE, needle.pieces(), AFTER, MAX_NEW_TOKENS)
+        output = runner.answer(told.before, needle.pieces(), told.after, MAX_NEW_TOKENS)
     except TooLong:
         output = None
     seconds = round(time.perf_counter() - began, 3)
-    return {"target": needle.key, "output": output, "right": is_right(needle.key, output or ""), "seconds": seconds}
+    return {"target": told.key, "output": output, "right": is_right(told.key, output or "", counts), "seconds": seconds}

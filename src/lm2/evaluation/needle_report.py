@@ -14,6 +14,12 @@ from lm2.evaluation.statistics import wilson
 if TYPE_CHECKING:
     from lm2.evaluation.needle import NeedleOptions
 
+TITLES = {"passkey": "Pass key by depth and length", "people": "Facts about people by depth and length"}
+RULES = {
+    "passkey": "the first number of the answer is the key",
+    "people": "the first word of the answer is the one that was told",
+}
+
 Asked = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
@@ -23,7 +29,7 @@ def write(options: "NeedleOptions", asked: Sequence[Asked]) -> None:
         "schema": SCHEMA,
         **options.settings(),
         "samples_per_cell": options.samples,
-        "rule": "the first number of the answer is the key",
+        "rule": RULES[options.needle],
         "length": "GPT-2 tokens of the whole prompt",
         "environment": environment(),
         "models": [_results(facts, records, options) for facts, records in asked],
@@ -57,10 +63,10 @@ def cell(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def markdown(report: dict[str, Any]) -> str:
     """The page: for each model a table of depths by lengths."""
     parts = [
-        "# Pass key by depth and length",
+        f"# {TITLES[report['needle']]}",
         f"Right answers in %, with 95 % intervals (Wilson); {report['samples_per_cell']} samples a cell, the same for "
-        f"every model, seed {report['seed']}. Rule: {report['rule']}. Length: {report['length']}. Text around the key: "
-        f"{report['text']}. Depth: per cent of the text before the key.",
+        f"every model, seed {report['seed']}. Rule: {report['rule']}. Length: {report['length']}. Text around "
+        f"it: {report['text']}. Depth: per cent of the text before what is asked.",
     ]
     for model in report["models"]:
         parts += [f"## {model['name']}", _table(model["cells"])]
@@ -107,7 +113,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         panel.set_yticks(range(len(depths)), [f"{depth} %" for depth in depths])
         panel.set_xlabel("length, tokens")
         panel.set_title(model["name"], fontsize=9)
-    panels[0].set_ylabel("depth of the key")
+    panels[0].set_ylabel("depth of what is asked")
     figure.colorbar(image, ax=panels, label="right answers, %")
     save(figure, path)
 

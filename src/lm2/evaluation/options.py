@@ -98,7 +98,7 @@ class PerplexityOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class NeedleOptions(ModelOptions):
-    """Find a pass key in a long text, by the depth at which it lies and the length of the text.
+    """Find what is told once in a long text, by the depth at which it lies and the length of the text.
 
     Writes OUT/needle.md, .json and a heat map. Under torchrun or accelerate launch the samples are shared out among the
     processes.
@@ -107,13 +107,15 @@ class NeedleOptions(ModelOptions):
     lengths: tuple[int, ...] = (512, 1024, 2048, 4096)
     """Lengths of the whole prompt, in GPT-2 tokens."""
     depths: tuple[int, ...] = (0, 25, 50, 75, 100)
-    """Per cent of the text before the key."""
+    """Per cent of the text before it."""
     samples: int = 10
     """Samples of each length and depth."""
+    needle: Literal["passkey", "people"] = "passkey"
+    """A pass key, or a fact about a person among nine about others (which `lm2 train books` trains for)."""
     text: Path | None = None
-    """Books around the key (.txt, .jsonl, .jsonl.gz or a folder); five sentences over and over when not given."""
+    """Books around it (.txt, .jsonl, .jsonl.gz or a folder); five sentences over and over when not given."""
     seed: int = 0
-    """Seed of the keys and of the text."""
+    """Seed of what is told and of the text."""
     chat: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Give the prompt as a user's message, in the model's chat format."""
     out: Path = field(default=Path("runs/needle"), kw_only=True)
@@ -133,7 +135,7 @@ class NeedleOptions(ModelOptions):
     def settings(self) -> dict[str, Any]:
         """What a sample and the prompt depend on; cells can be added later."""
         text = "the paper's five sentences" if self.text is None else self.text.name
-        return {"evaluation": "needle", "text": text, "seed": self.seed, "chat": self.chat}
+        return {"evaluation": "needle", "needle": self.needle, "text": text, "seed": self.seed, "chat": self.chat}
 
 
 @dataclass(frozen=True)

@@ -212,3 +212,37 @@ class SftOptions(FinetuneOptions):
     """Segments of a row: conversations that are longer are left out."""
     steps: int = 1000
     """Steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BooksOptions(TrainOptions):
+    """Train a model that reads books and remembers what they say of people.
+
+    On book text, and on the same text with facts told once in it ("Konrad lives in Vienna.") and asked about later. A
+    small model from nothing when no base is given: tokenizer, backbone on single segments, then the memory.
+    """
+
+    out: Path = Path("runs/books")
+    """Folder of the run; the same command goes on from what is there."""
+    books: Path = Path("books/train.jsonl.gz")
+    """Books to train with (.txt, .jsonl, .jsonl.gz or a folder)."""
+    base: str | None = None
+    """A pretrained model to start from: a folder, a GGUF file or a hub name."""
+    bf16: bool = False
+    """Mixed precision in bfloat16; banks and gates stay float32."""
+    memory_slots: int = 32
+    """Slots of each bank."""
+    segment_length: int = 64
+    """Tokens of a segment."""
+    look_back: int = 12
+    """Tokens before a segment that its self-attention sees too: about a fact."""
+    backbone_steps: int = 2000
+    """Steps of the small backbone; not used with a base."""
+    steps: int = 2000
+    """Steps of the model with memory, on rows of 1 to 16 segments."""
+    rows: int = 64
+    """Segments of a step, in rows of 1 to 16."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of the memory, and of a small model."""
+    base_learning_rate: float = 5e-5
+    """Peak learning rate of a base."""

@@ -1,0 +1,109 @@
+"""Rows of book text, plain or with facts about people and questions about them, for the trainings of a model of books.
+
+    text        book text alone; every token has a loss
+    pair        two facts and one question in half a segment: what binds names to what is told of them
+    repeated    two such facts told again and again, then questions about both in the last segment
+    dense       facts and questions with little text between
+    scattered   facts and questions at uniformly drawn places of the text, as in evaluation
+
+In all but the first only the answers have a loss. Labels are not shifted (the model shifts them).
+"""
+
+import random
+from dataclasses import InitVar, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lm2.data.babilong import take_background
+from lm2.data.background import BookSentences
+from lm2.data.encoding import fingerprint
+from lm2.data.people import MOST, Stories, tell_pair
+from lm2.data.pool import TokenPool
+from lm2.data.rows import IGNORED, Encoder, TrainingRows
+
+Row = tuple[list[int], list[int]]
+"""Token ids and labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookRows:
+    """Makes rows of the kinds above for `lm2.demo.rows.make_batch`.
+
+    Args:
+        tokenizer: any; in those of small models names and values are single tokens.
+        books: a file or a folder.
+
+    Raises:
+        ValueError, FileNotFoundError: the books cannot be read.
+    """
+
+    tokenizer: InitVar[PreTrainedTokenizerBase]
+    books: InitVar[Path]
+    segment_length: int
+    """T of the model; two facts and a question must fit into about half of it"""
+    pool_tokens: int = 3_000_000
+    """Tokens of the books' sentences that rows are made of"""
+    texts: str = field(init=False)
+    """What books and tokenizer are: others are another run"""
+
+    def __post_init__(self, tokenizer: PreTrainedTokenizerBase, books: Path):
+        vars(self)["texts"] = f"books {books.name}, tokenizer {fingerprint(tokenizer)[:12]}"
+        vars(self)["_tokenizer"], vars(self)["_books"] = tokenizer, BookSentences(books)
+
+    @cached_property
+    def pool(self) -> TokenPool:
+        """The books as token ids."""
+        return TokenPool(vars(self)["_books"], vars(self)["_tokenizer"], seed=1, n_tokens=self.pool_tokens)
+
+    @cached_property
+    def encode(self) -> Encoder:
+        return Encoder(vars(self)["_tokenizer"])
+
+    @cached_property
+    def _told(self) -> dict[str, TrainingRows]:
+        def rows(seed: int, questions: int, density: float, pairs: bool = False) -> TrainingRows:
+            stories = Stories(seed, pairs=pairs)
+            return TrainingRows("facts", vars(self)["_tokenizer"], self.pool, MOST, questions, density, stories)
+
+        return {"pair": rows(0, 1, 1.0, pairs=True), "dense": rows(1, 10, 1.0), "scattered": rows(2, 5, 0.5)}
+
+    def width(self, kind: str, segments: int) -> int:
+        """Tokens of every row of a kind."""
+        return self.segment_length // 2 + 4 if kind == "pair" else segments * self.segment_length
+
+    def row(self, kind: str, segments: int, rng: random.Random) -> Row:
+        """(ids, labels) of one row.
+
+        Raises:
+            ValueError: nothing fits.
+        """
+        draw = np.random.default_rng(rng.getrandbits(64))
+        width = self.width(kind, segments)
+        if kind == "text":
+            return self._text(width, draw)
+        if kind == "repeated":
+            return self._repeated(width, draw)
+        ids, labels = self._told[kind].row(width, draw)
+        return ids.tolist(), labels.tolist()
+
+    def _text(self, width: int, draw: np.random.Generator) -> Row:
+        opening = self.encode.opening
+        text = [*opening, *take_background(self.pool.sentences(draw), width - len(opening))[0].tolist()]
+        return text, text
+
+    def _repeated(self, width: int, draw: np.random.Generator) -> Row:
+        story = tell_pair(draw)
+        asked = [self.encode.item(question) for _, question in story.questions]
+        room = width - len(self.encode.opening) - self.segment_length
+        telling = [i for fact in story.facts for i in self.encode(f" {fact}")]
+        told = (telling * (1 + room // len(telling)))[: room // len(telling) * len(telling)]
+        gap = room - len(told) + self.segment_length - sum(len(ids) for ids, _ in asked)
+        filler = take_background(self.pool.sentences(draw), gap)[0].tolist()
+        ids = [*self.encode.opening, *told, *filler]
+        labels = [IGNORED] * len(ids)
+        for own, answers in asked:
+            ids, labels = ids + own, labels + answers
+        return ids, labels

@@ -1,0 +1,155 @@
+"""Train a model on book text with facts about people in it: a small one from nothing, or a pretrained base.
+
+A backbone first learns on single segments to tell people apart: with memory from the start it never does
+(docs/decisions/003-backbone-first.md). A pretrained base can do that already.
+"""
+
+import itertools
+from dataclasses import InitVar, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm2.configuration import LM2Config
+from lm2.data.background import BookSentences
+from lm2.data.book_rows import BookRows
+from lm2.data.encoding import load_tokenizer
+from lm2.data.people import words
+from lm2.data.tokenizer import train_tokenizer
+from lm2.demo.contender import training_run
+from lm2.demo.recipe import Phase, Recipe, contender, new_backbone
+from lm2.gguf import base_config
+from lm2.recipes.findings import Findings, NoRows, stand_in
+from lm2.recipes.options import BooksOptions
+from lm2.recipes.plan import ModelOf, Plan, last_model
+from lm2.recipes.retrofit import start_model
+from lm2.retrofit import add_memory, with_memory
+from lm2.training import RunConfig
+
+TOKENIZER_TEXTS = 8000
+SMALL = Recipe(
+    vocabulary=4096,
+    hidden_size=128,
+    intermediate_size=340,
+    layers=4,
+    base_phases=(Phase(0.3, (1,), ("pair",)), Phase(0.7, (1,), ("text", "pair", "dense", "scattered"))),
+    phases=(
+        Phase(0.06, (2,), ("repeated",)),
+        Phase(0.24, (1, 2, 3, 4), ("text", "repeated", "dense", "scattered", "scattered")),
+        Phase(0.2, (1, 2, 4, 8), ("text", "dense", "scattered", "scattered", "scattered")),
+        Phase(0.5, (1, 2, 4, 8, 16), ("text", "dense", "scattered", "scattered", "scattered")),
+    ),
+)
+"""The small model, and the rows of every model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembering:
+    """The backbone that a phase before ended with, with a new memory. Its folder is no field: it may move."""
+
+    memory: dict[str, Any]
+    folder: InitVar[Path]
+
+    def __post_init__(self, folder: Path):
+        vars(self)["_folder"] = folder
+
+    def __call__(self) -> PreTrainedModel:
+        backbone: Any = last_model(vars(self)["_folder"]).backbone
+        return add_memory(backbone, **self.memory)
+
+
+def books(options: BooksOptions) -> Plan:
+    """The plan of a training on books.
+
+    Raises:
+        ValueError: everything that is wrong with the options, at once.
+    """
+    findings = Findings(options.dry_run)
+    recipe = _recipe(options)
+    tokenizer = findings.find(partial(_tokenizer, options, recipe))
+    shape = new_backbone(recipe, recipe.vocabulary).config
+    if options.base is not None:
+        shape = findings.find(partial(base_config, options.base, offline=options.dry_run)) or stand_in()
+    config = findings.check(partial(with_memory, shape, **_memory(options, shape)))
+    rows: Any = None
+    if tokenizer is not None:
+        make = partial(BookRows, tokenizer=tokenizer, books=options.books, segment_length=options.segment_length)
+        rows = findings.find(make)
+    phases = {} if config is None else _phases(options, recipe, rows or NoRows(), findings, config)
+    findings.problems.raise_all()
+    assert config is not None
+    return Plan(
+        recipe="books",
+        options=options,
+        config=config,
+        phases=phases,
+        tokenizer=tokenizer,
+        missing=findings.missing,
+    )
+
+
+def _recipe(options: BooksOptions) -> Recipe:
+    phases = tuple(replace(phase, rows=options.rows) for phase in SMALL.phases)
+    return replace(
+        SMALL,
+        segment_length=options.segment_length,
+        base_steps=options.backbone_steps,
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+        base_phases=tuple(replace(phase, rows=options.rows) for phase in SMALL.base_phases),
+        phases=phases,
+    )
+
+
+def _tokenizer(options: BooksOptions, recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The base's; for a small model one of the books, in which names and values are single tokens."""
+    if options.base is not None:
+        return load_tokenizer(options.base)
+    texts = BookSentences(options.books).sentences(np.random.default_rng(options.seed))
+    return train_tokenizer(itertools.islice(texts, TOKENIZER_TEXTS), recipe.vocabulary, words())
+
+
+def _memory(options: BooksOptions, shape: Any) -> dict[str, Any]:
+    """The options of `add_memory`: in the upper half of the blocks, heads as the base's."""
+    blocks = shape.num_hidden_layers
+    return {
+        "memory_slots": options.memory_slots,
+        "segment_length": options.segment_length,
+        "memory_layers": list(range(blocks // 2, blocks)),
+        "memory_key_value_heads": shape.num_key_value_heads,
+        "look_back": options.look_back,
+    }
+
+
+def _phases(
+    options: BooksOptions, recipe: Recipe, rows: Any, findings: Findings, config: LM2Config
+) -> dict[str, RunConfig]:
+    memory = _memory(options, config)
+    run = partial(training_run, recipe, rows=rows, seed=options.seed)
+    if options.base is not None:
+        start = ModelOf(start=partial(start_model, options.base, **memory))
+        factor = options.learning_rate / options.base_learning_rate
+        rates = {"learning_rate": options.base_learning_rate, "memory_learning_rate_factor": factor}
+        made = {"memory": (partial(run, "lm2", start=start, folder=options.out / "memory"), rates)}
+    else:
+        backbone = options.out / "backbone"
+        start = ModelOf(start=Remembering(memory=memory, folder=backbone))
+        made = {
+            "backbone": (partial(run, "base", start=partial(_new, recipe), folder=backbone), {}),
+            "memory": (partial(run, "lm2", start=start, folder=options.out / "memory"), {}),
+        }
+    found = {name: findings.check(partial(_as_asked, options, *one)) for name, one in made.items()}
+    return {name: phase for name, phase in found.items() if phase is not None}
+
+
+def _as_asked(options: BooksOptions, make: Any, rates: dict[str, float]) -> RunConfig:
+    run = make()
+    return replace(run, **options.shared(seed=run.seed), **rates)
+
+
+def _new(recipe: Recipe) -> PreTrainedModel:
+    """The small backbone, run by RMT without memory, whose head skips positions without a label."""
+    return contender("plain", new_backbone(recipe, recipe.vocabulary), recipe)
