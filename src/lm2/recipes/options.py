@@ -236,7 +236,7 @@ class BooksOptions(TrainOptions):
     """Tokens of a segment."""
     look_back: int = 12
     """Tokens before a segment that its self-attention sees too: about a fact."""
-    backbone_steps: int = 2000
+    backbone_steps: int = 3000
     """Steps of the small backbone; not used with a base."""
     steps: int = 2000
     """Steps of the model with memory, on rows of 1 to 16 segments."""
