@@ -3,7 +3,7 @@
 #   PYTHON=python3.12            another interpreter for a new .venv
 #   TORCH_INDEX=URL              take torch from this index, e.g. https://download.pytorch.org/whl/cpu
 #   ARGS="--babi DIR"            more options for `lm2 demo` and `lm2 reproduce`, or for pytest
-#   SMOKE=1                      `make reproduce` at a size that takes minutes and shows only that it runs
+#   SMOKE=1                      `make reproduce` and `make reproduce-full` at a size that takes minutes and shows only that it runs
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -13,10 +13,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(PY) -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-all check format golden
+.PHONY: help setup demo reproduce reproduce-full test test-all check format golden
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.stamp-dev ## make .venv with everything: the package, all extras, the development tools
 
@@ -25,6 +25,9 @@ demo: $(VENV)/.stamp-demo ## train and compare three small models (20 minutes on
 
 reproduce: $(VENV)/.stamp-reproduce ## compare LM2 with RMT, ARMT and plain attention on BABILong (150 minutes on two cores)
 	$(VENV)/bin/lm2 reproduce $(if $(SMOKE),--smoke --out runs/reproduce-smoke) $(ARGS)
+
+reproduce-full: $(VENV)/.stamp-reproduce ## the same and two more seeds, each task alone, qa6 to qa10 (21 hours on two cores)
+	$(VENV)/bin/lm2 reproduce --full $(if $(SMOKE),--smoke --out runs/reproduce-smoke) $(ARGS)
 
 test: $(VENV)/.stamp-dev ## run the tests that are not slow (two processes, at most 10 minutes)
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)

@@ -10,8 +10,9 @@ from lm2.evaluation.engine import answers_folder
 from lm2.reproduce import asking, page, runner
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.results import SHOWN
+from lm2.reproduce.schedule import dry_run, run_of
 from lm2.reproduce.sizes import FULL, NAMES, SMOKE
-from lm2.reproduce.steps import dry_run, steps_of
+from lm2.reproduce.steps import steps_of
 from tests.reproduce.smallest import do
 
 
@@ -87,7 +88,7 @@ def test_the_dry_run_names_every_step_and_keeps_the_limit(tmp_path, capsys):
     assert all(f"{NAMES[step.part]:<6} {step.text}" in printed for step in steps)
     assert int(printed.rsplit("about ", 1)[1].split()[0]) <= 150
     assert not (tmp_path / "none").exists()
-    assert len(dry_run(ReproduceConfig(), SMOKE).splitlines()) == 2 + 2 + 4 * (2 + len(SMOKE.rates))
+    assert len(dry_run([run_of(ReproduceConfig(), SMOKE)]).splitlines()) == 2 + 2 + 4 * (2 + len(SMOKE.rates))
 
 
 def test_a_folder_of_another_seed_is_refused(tmp_path, capsys):
@@ -109,7 +110,7 @@ def test_the_command_does_the_whole_chain_in_processes_and_nothing_twice(tmp_pat
     made = {path: path.stat().st_mtime_ns for path in out.glob("*/model/model.safetensors")}
     assert len(made) == 5
     monkeypatch.setattr(runner, "Processes", lambda: pytest.fail("a process would be started"))
-    monkeypatch.setattr(runner, "work", lambda config, steps, console: _nothing_left(steps))
+    monkeypatch.setattr(runner, "work", lambda runs, console: _nothing_left(runs[0].steps))
     assert cli.main(["reproduce", "--smoke", "--out", str(out)]) == 0
     assert made == {path: path.stat().st_mtime_ns for path in made}
 

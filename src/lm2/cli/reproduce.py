@@ -4,7 +4,9 @@ from lm2.reproduce.config import ReproduceConfig as Options
 
 EXAMPLES = (
     "lm2 reproduce --babi babi --books books",
-    "lm2 reproduce --dry-run",
+    "lm2 reproduce --babi babi --books books --full",
+    "lm2 reproduce --tasks qa6 qa7 qa8 qa9 qa10 --out runs/others",
+    "lm2 reproduce --full --dry-run",
     "lm2 reproduce --smoke --out runs/smoke",
 )
 STOPPED = "Everything that was done is kept; the same command goes on."

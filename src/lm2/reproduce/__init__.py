@@ -7,4 +7,6 @@ models.py    backbone and contenders, equal in size   claims.py    what the clai
 material.py  tokenizer, background, stories           results.py   all numbers as JSON
 steps.py     the parts in order, what is done         page.py      the page and the pictures
 work.py      the trainings                            part.py      a part in a process of its own
+schedule.py  which part comes next, and the hours     full.py      several seeds and tasks: which runs, what they say
+                                                      full_page.py the page of all of them
 """

@@ -71,8 +71,9 @@ def cells_config(
 
 
 def cells_of(sizes: Sizes, name: str) -> tuple[Cells, ...]:
-    """What a contender is asked: memories with the controls, too."""
-    return (sizes.main, sizes.far, sizes.controls) if name in MEMORIES else (sizes.main, sizes.far)
+    """What a contender is asked: memories with the controls, too; far ones and controls where a task has them."""
+    asked = (sizes.main, sizes.far, sizes.controls) if name in MEMORIES else (sizes.main, sizes.far)
+    return tuple(cells for cells in asked if cells.tasks)
 
 
 def ask(config: ReproduceConfig, sizes: Sizes, name: str) -> None:
@@ -85,7 +86,9 @@ def ask(config: ReproduceConfig, sizes: Sizes, name: str) -> None:
 def answers(
     config: ReproduceConfig, sizes: Sizes, cells: Cells, names: Sequence[str], source: SampleSource
 ) -> list[Asked]:
-    """The answers of several contenders to these cells, all of which they have given."""
+    """The answers of several contenders to these cells, all of which they have given; none to no cells."""
+    if not cells.tasks:
+        return []
     specs = [spec for name in names for spec in specs_of(config, sizes, name)]
     with redirect_stdout(StringIO()):  # nothing is asked, so nothing is told
         return evaluate(cells_config(config, sizes, cells, specs), source)

@@ -24,11 +24,11 @@ class Measured:
     means: Mapping[str, float]
     """By model: over tasks and claimed lengths"""
     qa1: Mapping[str, Mapping[str, float]]
-    """By model: right answers of qa1 by length, as far as it was asked"""
+    """By model: right answers of qa1 by length, as far as it was asked; empty in a run without qa1"""
     p: Mapping[str, float]
     """By other model: of the paired test of LM2 against it, all claimed cells together"""
     reset: tuple[int, int]
-    """Right answers and questions of LM2 with its memory reset, in cells beyond the window"""
+    """Right answers and questions of LM2 with its memory reset, in cells beyond the window; (0, 0) without controls"""
     plain: tuple[int, int]
     """The same of the plain model, in the same cells"""
     window: str
@@ -45,9 +45,10 @@ class Claim:
 
 
 def claims(measured: Measured) -> list[Claim]:
-    """All that the claim asks of a run on a processor."""
-    others = [_p(measured, other) for other in measured.p]
-    return [_over_plain(measured), _over_rmt(measured), _longest(measured), *others, _reset(measured), _far(measured)]
+    """All that the claim asks of a run on a processor, as far as the run asked for it."""
+    found = [_over_plain(measured), _over_rmt(measured), *(_p(measured, other) for other in measured.p)]
+    found += [_reset(measured)] if measured.reset[1] else []
+    return found + ([_longest(measured), _far(measured)] if measured.qa1["LM2"] else [])
 
 
 def _over_plain(measured: Measured) -> Claim:

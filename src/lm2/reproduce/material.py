@@ -5,6 +5,7 @@ other seeds, real stories are split (every tenth validates), and the questions a
 """
 
 import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,19 @@ def stories_of(config: ReproduceConfig, tasks: tuple[str, ...], *, validation: b
         return {task: [] for task in tasks}
     found = {task: read_stories(config.babi, task, "train") for task in tasks}
     return {t: [s for i, s in enumerate(one) if (i % EVERY_TENTH == 0) == validation] for t, one in found.items()}
+
+
+def check_texts(config: ReproduceConfig, tasks: Iterable[str]) -> None:
+    """Whether all texts can be read, so that wrong ones are known before anything is written.
+
+    Raises:
+        ValueError, FileNotFoundError: books or a task's files are not there or damaged.
+    """
+    texts_of(config)
+    for task in dict.fromkeys(tasks):
+        if config.babi is not None:
+            read_stories(config.babi, task, "train")
+            read_stories(config.babi, task, "test")
 
 
 def words() -> tuple[str, ...]:

@@ -39,9 +39,12 @@ def save(config: ReproduceConfig, sizes: Sizes, found: dict[str, Any]) -> list[P
     for name, text in texts.items():
         with replacing(config.out / name) as beside:
             beside.write_text(text, encoding="utf-8")
-    draw_curves(_curves(reports["official"]), config.out / CURVES_FILE)
-    draw_curves(_curves(qa1_of(reports["official"]), qa1_of(reports["far"])), config.out / QA1_FILE)
-    return [config.out / name for name in (*texts, CURVES_FILE, QA1_FILE)]
+    pictures = {CURVES_FILE: _curves(reports["official"])}
+    if "qa1" in sizes.main.tasks:
+        pictures[QA1_FILE] = _curves(qa1_of(reports["official"]), qa1_of(reports["far"]))
+    for name, curves in pictures.items():
+        draw_curves(curves, config.out / name)
+    return [config.out / name for name in (*texts, *pictures)]
 
 
 def show(found: dict[str, Any], console: Console) -> None:
@@ -50,7 +53,7 @@ def show(found: dict[str, Any], console: Console) -> None:
 
 
 def page(sizes: Sizes, found: dict[str, Any]) -> str:
-    """The whole page."""
+    """The whole page; sections of what was not asked are left out."""
     reports = found["reports"]
     parts = [
         "# BABILong on a processor, at equal budget",
@@ -58,17 +61,11 @@ def page(sizes: Sizes, found: dict[str, Any]) -> str:
         "## The claim",
         f"Over {', '.join(sizes.main.tasks)} and {', '.join(sizes.claimed)}, official rule.",
         _claims(found),
-        "The same as published, of far larger models (the paper's has no 8k by itself):",
-        _published_claims(reports["claimed"], reports["far"]),
+        *_published_claims(reports["claimed"], reports["far"]),
         *(part for rule, title in RULES.items() for part in (f"## {title}", _means(reports[rule]))),
         f"![Right answers by length, mean over tasks]({CURVES_FILE})",
-        "## qa1 up to the longest texts",
-        _qa1(reports["official"], reports["far"]),
-        f"![Right answers of qa1 by length]({QA1_FILE})",
-        "## Controls",
-        "Means over tasks, of fewer samples than above: the memory reset at each segment, not written after half of "
-        "the text, and exchanged for that of another sample.",
-        _controls(reports["controls"]),
+        *(_qa1(reports["official"], reports["far"]) if "qa1" in sizes.main.tasks else ()),
+        *(_controls(reports["controls"]) if sizes.controls.tasks else ()),
         "## Paired tests",
         "McNemar's exact test, two-sided, on the same samples; all cells of the claim together.",
         _paired(found["paired"]),
@@ -99,8 +96,10 @@ def _claims(found: dict[str, Any]) -> str:
     return table(["claim", "", "numbers"], rows, 3)
 
 
-def _published_claims(claimed: Report, far: Report) -> str:
-    """The mean over tasks and claimed lengths, as far as published, and qa1 at the longest length."""
+def _published_claims(claimed: Report, far: Report) -> list[str]:
+    """The mean over tasks and claimed lengths, as far as published, and qa1 at the longest length; nothing without."""
+    if not far["cells"]:
+        return []
     tasks, lengths = ordered(c["task"] for c in claimed["cells"]), ordered(c["length"] for c in claimed["cells"])
     longest = ordered(c["length"] for c in far["cells"])[-1]
     at_longest = {row.model: row.mean(["qa1"], longest) for row in _anchors(far)}
@@ -109,7 +108,9 @@ def _published_claims(claimed: Report, far: Report) -> str:
         means = [float(mean) for length in lengths if (mean := row.mean(tasks, length))]
         mean = f"{sum(means) / len(means):.1f} ({len(means)} of {len(lengths)})" if means else ""
         rows.append([f"{row.model} ({row.table})", mean, at_longest.get(row.model, "")])
-    return table(["model", f"mean over tasks (lengths published), {', '.join(lengths)}", f"qa1 at {longest}"], rows)
+    header = ["model", f"mean over tasks (lengths published), {', '.join(lengths)}", f"qa1 at {longest}"]
+    text = "The same as published, of far larger models (the paper's has no 8k by itself):"
+    return [text, table(header, rows)]
 
 
 def _anchors(report: Report) -> list[Published]:
@@ -130,22 +131,26 @@ def _means(report: Report) -> str:
     return table(["model", *lengths], ours + [row for row in theirs if any(row[1:])])
 
 
-def _qa1(main: Report, far: Report) -> str:
+def _qa1(main: Report, far: Report) -> list[str]:
     cells = main_cells(main) | main_cells(far)
     lengths = ordered(length for _, task, length in cells if task == "qa1")
-    return table(
-        ["model", *lengths],
-        [[model, *(interval(cells.get((model, "qa1", length))) for length in lengths)] for model in main["models"]],
-    )
+    rows = [[model, *(interval(cells.get((model, "qa1", length))) for length in lengths)] for model in main["models"]]
+    picture = f"![Right answers of qa1 by length]({QA1_FILE})"
+    return ["## qa1 up to the longest texts", table(["model", *lengths], rows), picture]
 
 
-def _controls(report: Report) -> str:
+def _controls(report: Report) -> list[str]:
     lengths = ordered(c["length"] for c in report["cells"])
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in report["means"]:
         if row["model"] != CONSTANT:
             rows.setdefault((row["model"], row["condition"]), {})[row["length"]] = percent(row["mean"])
-    return table(["model", "condition", *lengths], [[*who, *(row[n] for n in lengths)] for who, row in rows.items()], 2)
+    text = (
+        "Means over tasks, of fewer samples than above: the memory reset at each segment, not written after half of "
+        "the text, and exchanged for that of another sample."
+    )
+    found = [[*who, *(row[n] for n in lengths)] for who, row in rows.items()]
+    return ["## Controls", text, table(["model", "condition", *lengths], found, 2)]
 
 
 def _paired(tests: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ def main(folder: Path, part: str) -> None:
     logging.disable_progress_bar()
     settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     config = ReproduceConfig.from_json(settings["options"], folder)
-    sizes = sizes_of(config.smoke)
+    sizes = sizes_of(config.smoke, config.tasks)
     work = Work(config, sizes)
     for step in steps_of(config, sizes):
         if step.part == part and not step.is_done():

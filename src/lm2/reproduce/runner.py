@@ -1,19 +1,22 @@
-"""The whole reproduction in order: backbone, contenders two at a time, report. Each part is a process of its own.
+"""The whole command in order: backbones and contenders, two processes at a time, then reports.
 
 Every step is kept in the folder as it is done, and a step that is done is not done again.
 """
 
 import dataclasses
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from lm2.processes import Processes, usable_processors
 from lm2.progress import time_left_bar
-from lm2.reproduce import material, page, results
+from lm2.reproduce import full, full_page, material, page, results
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.sizes import CONTENDERS, NAMES, Sizes, sizes_of
-from lm2.reproduce.steps import Step, dry_run, steps_of
+from lm2.reproduce.schedule import Part, Run, dry_run, next_part, steps_by_part
+from lm2.reproduce.sizes import NAMES
+from lm2.reproduce.steps import Step
 from lm2.settings import check_settings
 
 SIDE_BY_SIDE = 2
@@ -29,64 +32,78 @@ def run(config: ReproduceConfig) -> None:
         OSError: a file that cannot be read or written.
     """
     config.check()
-    sizes, console = sizes_of(config.smoke), Console()
+    runs, console = full.runs_of(config), Console()
+    if config.full or config.dry_run:
+        console.print(dry_run(runs), highlight=False)
     if config.dry_run:
-        console.print(dry_run(config, sizes), highlight=False)
         return
-    _check_texts(config, sizes)
-    config.out.mkdir(parents=True, exist_ok=True)
-    settings = {"options": config.to_json(), "sizes": dataclasses.asdict(sizes)}
-    check_settings(config.out, settings, "reproduction")
-    work(config, steps_of(config, sizes), console)
-    found = results.collect(config, sizes)
-    files = page.save(config, sizes, found)
-    page.show(found, console)
+    material.check_texts(config, [task for run in runs for task in run.config.tasks])
+    for one in runs:
+        one.config.out.mkdir(parents=True, exist_ok=True)
+        settings = {"options": one.config.to_json(), "sizes": dataclasses.asdict(one.sizes)}
+        check_settings(one.config.out, settings, "reproduction")
+    work(runs, console)
+    files = report(config, runs, console)
     console.print(f"\nSaved: {', '.join(map(str, files))}", soft_wrap=True, highlight=False)
 
 
-def _check_texts(config: ReproduceConfig, sizes: Sizes) -> None:
-    """Wrong texts are known before anything is written."""
-    material.texts_of(config)
-    material.stories_of(config, sizes.main.tasks, validation=True)
+def report(config: ReproduceConfig, runs: Sequence[Run], console: Console) -> list[Path]:
+    """Write the page of every run, and of all together; show it, and return its files."""
+    found, files = [], []
+    for one in runs:
+        if len(runs) > 1:
+            console.print(f"{one.name}: writing {one.config.out / page.PAGE_FILE}", soft_wrap=True, highlight=False)
+        found.append(results.collect(one.config, one.sizes))
+        files = page.save(one.config, one.sizes, found[-1])
+    if not config.full:
+        page.show(found[0], console)
+        return files
+    together = full.collect(runs, found)
+    full_page.show(together, console)
+    return full_page.save(config.out, together)
 
 
-def work(config: ReproduceConfig, steps: list[Step], console: Console) -> None:
-    """Run the parts that are not done, and show one bar for all of them."""
-    waiting = [name for name in CONTENDERS if not _is_done(steps, name)]
+class Progress:
+    """What is left of runs, and the expected seconds of what is done; a step that is done is not looked at again."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.left = steps_by_part(runs)
+        self.total = sum(step.seconds for _, step in self.left)
+        self._finished = 0.0
+
+    def seconds(self) -> float:
+        """Look, and count."""
+        shares = [(part, step, step.share()) for part, step in self.left]
+        self._finished += sum(step.seconds for _, step, share in shares if share >= 1)
+        self.left = [(part, step) for part, step, share in shares if share < 1]
+        return self._finished + sum(step.seconds * share for _, step, share in shares if share < 1)
+
+
+def work(runs: Sequence[Run], console: Console) -> None:
+    """Do the parts that are not done, and show one bar for all of them."""
+    progress = Progress(runs)
+    progress.seconds()
+    waiting = list(dict.fromkeys(part for part, _ in progress.left))
+    configs = {run.name: run.config for run in runs}
+    names = {part: NAMES[part.name] if len(runs) == 1 else f"{part.run} {NAMES[part.name]}" for part in waiting}
     bar = time_left_bar(console, transient=True, speed_estimate_period=600)
-    line = bar.add_task("starting", total=sum(step.seconds for step in steps))
+    line = bar.add_task("starting", total=progress.total)
     with Processes() as processes, bar:
-        if not _is_done(steps, "base"):
-            waiting.insert(0, "base")
         while waiting or processes.running:
-            while waiting and _may_start(waiting[0], processes):
-                _start(processes, waiting.pop(0), config)
+            running = [part for part, name in names.items() if name in processes.running]
+            if len(running) < min(SIDE_BY_SIDE, usable_processors()) and (part := next_part(waiting, running)):
+                waiting.remove(part)
+                folder = configs[part.run].out
+                processes.start(names[part], "lm2.reproduce.part", [str(folder), part.name], folder / part.name)
+                continue
             if (name := processes.ended()) is not None:
                 console.print(f"{name}: done in {(time.perf_counter() - processes.began[name]) / 60:.1f} minutes")
                 continue
-            bar.update(line, completed=_seconds_done(steps), description=_doing(steps, processes))
+            bar.update(line, completed=progress.seconds(), description=_doing(progress.left, running, names))
             time.sleep(LOOK_EVERY)
 
 
-def _is_done(steps: list[Step], part: str) -> bool:
-    return all(step.is_done() for step in steps if step.part == part)
-
-
-def _may_start(name: str, processes: Processes) -> bool:
-    """The backbone is for itself; the contenders wait for it, and for a free processor."""
-    free = len(processes.running) < min(SIDE_BY_SIDE, usable_processors())
-    return free and NAMES["base"] not in processes.running
-
-
-def _start(processes: Processes, name: str, config: ReproduceConfig) -> None:
-    processes.start(NAMES[name], "lm2.reproduce.part", [str(config.out), name], config.out / name)
-
-
-def _seconds_done(steps: list[Step]) -> float:
-    return sum(step.share() * step.seconds for step in steps)
-
-
-def _doing(steps: list[Step], processes: Processes) -> str:
+def _doing(left: list[tuple[Part, Step]], running: list[Part], names: dict[Part, str]) -> str:
     """What each process is at."""
-    at = {NAMES[step.part]: step.text for step in reversed(steps) if not step.is_done()}
-    return "; ".join(f"{name}: {at.get(name, 'ending')}" for name in processes.running) or "starting"
+    at = {part: step.text for part, step in reversed(left)}
+    return "; ".join(f"{names[part]}: {at.get(part, 'ending')}" for part in running) or "starting"

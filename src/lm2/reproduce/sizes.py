@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field, replace
 
 from lm2.demo.recipe import Phase, Recipe
+from lm2.reproduce.config import TASKS
 
 CONTENDERS = ("lm2", "armt", "rmt", "plain")
 """In the order in which they start: on two processors the four then end at about the same time."""
 NAMES = {"base": "base", "lm2": "LM2", "rmt": "RMT", "armt": "ARMT", "plain": "plain"}
 MEMORIES = ("lm2", "rmt", "armt")
-TASKS = ("qa1", "qa2", "qa3", "qa4", "qa5")
+ALONE = 0.5
+"""Share of the training steps that a task has which is learned alone."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Cells:
     @property
     def lengths(self) -> tuple[str, ...]:
         return tuple(self.samples)
+
+    def of(self, tasks: tuple[str, ...]) -> "Cells":
+        """Those of these tasks; perhaps none."""
+        return replace(self, tasks=tuple(task for task in tasks if task in self.tasks))
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Sizes:
     far: Cells = field(default_factory=lambda: Cells(("qa1",), {"64k": 50, "128k": 50}))
     controls: Cells = field(default_factory=lambda: Cells(TASKS, {"0k": 50, "1k": 50, "2k": 50, "4k": 50}))
     """Asked also with the memory reset, frozen and exchanged"""
+    others: dict[str, int] = field(default_factory=lambda: {"0k": 200, "1k": 200, "2k": 200, "4k": 200})
+    """Samples by length where there is a task beyond qa5, instead of those of `main`"""
     claimed: tuple[str, ...] = ("1k", "2k", "4k", "8k")
     """Lengths that the claim averages over"""
 
@@ -104,10 +112,27 @@ SMOKE = Sizes(
     main=Cells(TASKS, {"0k": 2, "1k": 2}),
     far=Cells(("qa1",), {"2k": 2}),
     controls=Cells(TASKS[:1], {"0k": 2, "1k": 2}),
+    others={"0k": 2, "1k": 2},
     claimed=("1k",),
 )
 
 
-def sizes_of(smoke: bool) -> Sizes:
-    """The sizes of a run."""
-    return SMOKE if smoke else FULL
+def sizes_of(smoke: bool, tasks: tuple[str, ...] = TASKS) -> Sizes:
+    """The sizes of a run of these tasks."""
+    return of_tasks(SMOKE if smoke else FULL, tasks)
+
+
+def of_tasks(sizes: Sizes, tasks: tuple[str, ...]) -> Sizes:
+    """The sizes of a run of these tasks, from those of one of qa1 to qa5."""
+    if tasks == sizes.main.tasks:
+        return sizes
+    share, recipe = ALONE if len(tasks) == 1 else 1.0, sizes.recipe
+    samples = sizes.main.samples if set(tasks) <= set(TASKS) else sizes.others
+    return replace(
+        sizes,
+        recipe=replace(recipe, base_steps=round(share * recipe.base_steps), steps=round(share * recipe.steps)),
+        main=Cells(tasks, samples),
+        far=sizes.far.of(tasks),
+        controls=sizes.controls.of(tasks),
+        claimed=tuple(length for length in sizes.claimed if length in samples),
+    )

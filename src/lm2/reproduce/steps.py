@@ -1,7 +1,7 @@
 """The parts of a reproduction in order: what each is for, whether it is done, and what it is expected to cost.
 
-A part is a process. The backbone comes first; then the contenders, two at a time, each of which searches its learning
-rate, trains and answers. The costs were measured on one thread of an x86-64 processor (docs/decisions/006): for the
+A part is a process. The backbone comes first; then the contenders, each of which searches its learning rate, trains and
+answers (see `schedule`). The costs were measured on one thread of an x86-64 processor (docs/decisions/006): for the
 time left and for the dry run.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from lm2.evaluation.tokens import n_tokens
 from lm2.reproduce import asking
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.sizes import CONTENDERS, MEMORIES, NAMES, Sizes
+from lm2.reproduce.sizes import CONTENDERS, MEMORIES, Sizes
 from lm2.training.folder import MODEL_FOLDER, steps_done
 
 TOKENS_PER_SECOND = {"base": 19_000, "lm2": 15_000, "rmt": 15_000, "armt": 12_500, "plain": 19_000}
@@ -121,20 +121,3 @@ def _exists(config: ReproduceConfig, name: str) -> Callable[[], float]:
 def _trained(config: ReproduceConfig, name: str, steps: int) -> float:
     folder = config.out / name
     return 1.0 if (folder / MODEL_FOLDER).exists() else min(0.99, steps_done(folder) / steps)
-
-
-def dry_run(config: ReproduceConfig, sizes: Sizes) -> str:
-    """The parts with their tokens and minutes."""
-    steps = steps_of(config, sizes)
-    lines = [f"{NAMES[s.part]:<6} {s.text:<12} {s.tokens:>13,} tokens {s.seconds / 60:>7.1f} minutes" for s in steps]
-    parts = {name: sum(s.seconds for s in steps if s.part == name) for name in NAMES}
-    total = (whole_seconds(parts) + REPORT) / 60
-    return "\n".join([*lines, f"\nin all about {total:.0f} minutes with two processes side by side"])
-
-
-def whole_seconds(parts: dict[str, float], processes: int = 2) -> float:
-    """How long parts take: the backbone alone, then the others as they find a free process."""
-    ends = [parts["base"]] * processes
-    for name in CONTENDERS:
-        ends[ends.index(min(ends))] += parts[name]
-    return max(ends)
