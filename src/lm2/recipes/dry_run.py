@@ -1,15 +1,17 @@
 """What a plan would do, without doing it: everything is counted on the meta device."""
 
 import json
+from functools import partial
 
 import torch
 
 from lm2.data.packed import PackedRows
+from lm2.demo.rows import make_batch
 from lm2.modeling import LM2ForCausalLM
 from lm2.recipes.parts import only_trained
 from lm2.recipes.plan import ModelOf, Plan
 from lm2.sizes import measure
-from lm2.training import RunConfig
+from lm2.training import RunConfig, Stage
 from lm2.training.flops import PEAKS, forward_flops
 from lm2.training.footprint import estimated_row_bytes
 
@@ -61,7 +63,7 @@ def _phase(plan: Plan, run: RunConfig) -> list[str]:
     part = run.model if isinstance(run.model, ModelOf) else ModelOf(start=run.model)
     parts = only_trained(model, part.trains, part.lora_rank or 0).parameters()
     count = sum(parameter.numel() for parameter in parts if parameter.requires_grad)
-    flops = [_flops(model, stage.rows, stage.segments, count / whole) for stage in run.stages]
+    flops = [_flops(model, run, stage, count / whole) for stage in run.stages]
     in_all = sum(each * stage.steps for each, stage in zip(flops, run.stages, strict=True))
     hours = in_all / (PEAKS[GPU] * USE) / 3600
     spread = " to ".join(f"{value:.2g}" for value in sorted({min(flops), max(flops)}))
@@ -76,15 +78,12 @@ def _phase(plan: Plan, run: RunConfig) -> list[str]:
 def _rows(plan: Plan, run: RunConfig) -> list[str]:
     T, lines, total = plan.config.segment_length, [], 0.0
     for stage in run.stages:
-        mean = sum(stage.segments) / len(stage.segments)
+        segments = _segments(run, stage)
+        total += stage.steps * segments * T
+        what = f"{stage.rows:,} segments in rows" if _shared_out(run) else f"{stage.rows:,} rows"
         lengths = " or ".join(map(str, sorted(set(stage.segments))))
-        total += stage.steps * stage.rows * mean * T
         lines.append(
-            _line(
-                "  rows",
-                f"{stage.steps:,} steps of {stage.rows:,} rows of {lengths} segments: "
-                f"{stage.rows * mean * T:,.0f} tokens a step",
-            )
+            _line("  rows", f"{stage.steps:,} steps of {what} of {lengths} segments: {segments * T:,.0f} tokens a step")
         )
     return [*lines, _line("  tokens", f"{total:,.0f} in all{_passes(run)}")]
 
@@ -97,16 +96,27 @@ def _passes(run: RunConfig) -> str:
     return "; passes: " + ", ".join(f"{name} {times:.2g}" for name, times in passes.items())
 
 
-def _flops(model: LM2ForCausalLM, rows: int, segments: tuple[int, ...], trained: float) -> float:
+def _shared_out(run: RunConfig) -> bool:
+    """Whether a step has so many segments, in rows of any length, and not so many rows."""
+    return isinstance(run.make_batch, partial) and run.make_batch.func is make_batch
+
+
+def _segments(run: RunConfig, stage: Stage) -> float:
+    """Segments of a step, on average."""
+    return stage.rows if _shared_out(run) else stage.rows * sum(stage.segments) / len(stage.segments)
+
+
+def _flops(model: LM2ForCausalLM, run: RunConfig, stage: Stage, trained: float) -> float:
     """Of a step: forward, the gradient of what flows, and that of the weights that are trained."""
-    mean = sum(forward_flops(model, n) for n in segments) / len(segments)
-    return rows * mean * (2 + trained)
+    each = sum(forward_flops(model, n) / n for n in stage.segments) / len(stage.segments)
+    return _segments(run, stage) * each * (2 + trained)
 
 
 def _memory(run: RunConfig, model: LM2ForCausalLM, count: int, whole: int) -> str:
     """Of one process with the whole model."""
     rows = max(stage.rows for stage in run.stages) // run.accumulation
     segments = max(max(stage.segments) for stage in run.stages)
+    rows = max(1, rows // segments) if _shared_out(run) else rows
     parts = {
         "weights": 4 * whole,
         "gradients": 4 * count,

@@ -1,0 +1,70 @@
+"""`lm2 train books`: from nothing and from a base, in few steps."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import lm2_command as cli
+from lm2 import LM2ForCausalLM
+from lm2.data.background import GeneratedSentences
+from lm2.data.people import words
+from lm2.recipes import books as recipe
+from lm2.recipes.books import books
+from lm2.recipes.options import BooksOptions
+from lm2.recipes.plan import carry_out
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch) -> BooksOptions:
+    """A training of seconds."""
+    texts = GeneratedSentences().sentences(np.random.default_rng(0))
+    (tmp_path / "book.txt").write_text(" ".join(next(texts) for _ in range(1000)))
+    monkeypatch.setattr(recipe, "BookRows", partial(recipe.BookRows, pool_tokens=3000))
+    monkeypatch.setattr(recipe, "SMALL", replace(recipe.SMALL, vocabulary=1024, hidden_size=32, intermediate_size=64))
+    return BooksOptions(
+        out=tmp_path / "run", books=tmp_path / "book.txt", backbone_steps=4, steps=8, rows=16, log_every=1, report_to=()
+    )
+
+
+def test_a_small_model_from_nothing(options):
+    folder = carry_out(books(options))
+    model = LM2ForCausalLM.from_pretrained(folder)
+    assert model.config.memory_indices == (2, 3)
+    assert model.config.segment_length == 64
+    lines = [json.loads(line) for line in (options.out / "memory" / "log.jsonl").read_text().splitlines()]
+    assert {line["segments"] for line in lines if "segments" in line} <= {1, 2, 3, 4, 8, 16}
+    tokenizer = recipe.load_tokenizer(str(folder))
+    assert all(len(tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) == 1 for word in words())
+    before = {path: path.stat().st_mtime_ns for path in options.out.rglob("*.safetensors")}
+    carry_out(books(options))
+    assert {path: path.stat().st_mtime_ns for path in options.out.rglob("*.safetensors")} == before
+    with pytest.raises(ValueError, match=r"rows: 16 then, 32 now|rows.*16.*32"):
+        carry_out(books(replace(options, rows=32)))
+
+
+def test_the_memory_starts_from_the_backbone(options):
+    plan = books(options)
+    carry_out(replace(plan, phases={"backbone": plan.phases["backbone"]}))
+    started = plan.phases["memory"].model().state_dict()
+    trained = recipe.last_model(options.out / "backbone").backbone.state_dict()
+    assert trained
+    assert all(torch.equal(started[name], value) for name, value in trained.items())
+
+
+def test_a_base_gets_its_memory_in_one_phase(options, base):
+    plan = books(replace(options, base=str(base), segment_length=256, look_back=16))
+    assert list(plan.phases) == ["memory"]
+    run = plan.phases["memory"]
+    assert run.learning_rate == 5e-5
+    assert run.memory_learning_rate_factor == pytest.approx(3e-3 / 5e-5)
+    assert plan.config.memory_indices == (1, 2)
+
+
+def test_what_is_wrong_is_told_at_once(tmp_path, capsys):
+    assert cli.main(["train", "books", "--books", str(tmp_path / "none.txt"), "--out", str(tmp_path / "run")]) == 2
+    assert "none.txt" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
