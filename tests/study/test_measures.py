@@ -1,8 +1,10 @@
 """Measures of training change where a bank comes from, and nothing else."""
 
+import numpy as np
 import pytest
 import torch
 
+from lm2 import LM2Cache
 from lm2.study import measures
 from lm2.study.measure import recorded_masses
 from lm2.training.write_cost import with_write_cost
@@ -28,6 +30,22 @@ def test_carried_leaves_every_second_row_alone(tiny, batch):
             )
         ]
         assert torch.allclose(*losses, atol=1e-6) == same
+
+
+def test_a_burn_in_moves_the_banks_and_passes_the_gradient_straight_through(tiny):
+    model = tiny("default")
+    cache = LM2Cache(model.config)
+    model.model(torch.randint(32, (4, 8)), past_key_values=cache)
+    before = cache.states[1].bank
+
+    def noise(rows, segments, rng):
+        return torch.from_numpy(rng.integers(32, size=(rows, segments * 4)))
+
+    after = measures.burn_in(model, cache, np.random.default_rng(4), noise).states[1].bank
+    assert (after - before).abs().max() > 1e-4
+    assert cache.states[1].bank is before
+    (gradient,) = torch.autograd.grad(after.square().sum(), before)
+    torch.testing.assert_close(gradient, 2 * after.detach())
 
 
 def test_all_but_free_writes_and_rivals_pay_for_writing(tiny, batch):

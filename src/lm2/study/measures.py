@@ -9,14 +9,17 @@ Shape suffixes as in `lm2.memory`: R rows, S segments, T tokens, N slots, D widt
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from lm2.cache import LM2Cache
 from lm2.demo.recipe import Recipe
 from lm2.modeling import LM2ForCausalLM
 from lm2.study.config import RIVALS
 from lm2.study.tasks import load_task
-from lm2.training.walks import Batch, banks_of, burn_in, read_segments, roll_out, walked, with_banks
+from lm2.training.walks import Batch, Noise, banks_of, roll_out, walk_length, walked, with_banks
 from lm2.training.write_cost import Forward, fresh_rows, with_write_cost
 
 WRITE_COST = Recipe.write_cost
@@ -51,6 +54,27 @@ def carried(model: LM2ForCausalLM, batch: Batch, step: int) -> CausalLMOutputWit
         for start, end in zip(banks_of(cache), ends, strict=True)
     ]
     return model(**batch, past_key_values=with_banks(cache, banks))
+
+
+def burn_in(model: LM2ForCausalLM, cache: LM2Cache, rng: np.random.Generator, noise: Noise) -> LM2Cache:
+    """The whole model reads noise without gradient; M_after = M_before + (walked - M_before) detached."""
+    ids = noise(cache.rows, walk_length(rng), rng)
+    with torch.no_grad():
+        after = read_segments(model, ids.to(model.device), cache.detach())
+    return with_banks(
+        cache,
+        [
+            old if old is None or new is None else old + (new - old).detach()
+            for old, new in zip(banks_of(cache), banks_of(after), strict=True)
+        ],
+    )
+
+
+def read_segments(model: LM2ForCausalLM, ids: Tensor, cache: LM2Cache | None = None) -> LM2Cache:
+    """The state after whole segments."""
+    cache = LM2Cache(model.config) if cache is None else cache
+    model.model(ids, past_key_values=cache)
+    return cache
 
 
 def forward_of(variant: str, task: str) -> Forward:

@@ -49,24 +49,10 @@ def walked(model: LM2ForCausalLM, batch: Batch, step: int, walk: Walk) -> Causal
     return CausalLMOutputWithPast(loss=first.loss + second.loss)
 
 
-def burn_in(model: LM2ForCausalLM, cache: LM2Cache, rng: np.random.Generator, noise: Noise) -> LM2Cache:
-    """The whole model reads noise without gradient; M_after = M_before + (walked - M_before) detached."""
-    ids = noise(cache.rows, _walk_length(rng), rng)
-    with torch.no_grad():
-        after = read_segments(model, ids.to(model.device), cache.detach())
-    return with_banks(
-        cache,
-        [
-            old if old is None or new is None else old + (new - old).detach()
-            for old, new in zip(banks_of(cache), banks_of(after), strict=True)
-        ],
-    )
-
-
 def roll_out(model: LM2ForCausalLM, cache: LM2Cache, rng: np.random.Generator, noise: Noise) -> LM2Cache:
     """The banks alone walk through cached inputs of noise segments, in random order, with gradient."""
     inputs = _noise_inputs(model, noise(NOISE_ROWS, NOISE_SEGMENTS, rng).to(model.device))
-    segments = _walk_length(rng)
+    segments = walk_length(rng)
     chosen_RS = torch.from_numpy(rng.integers(NOISE_ROWS * NOISE_SEGMENTS, size=(cache.rows, segments)))
     complete_RS = torch.ones(cache.rows, segments, dtype=torch.bool)
     banks = banks_of(cache)
@@ -84,16 +70,9 @@ def memories(model: LM2ForCausalLM) -> list[tuple[int, LM2Memory]]:
     return [(i, block.memory) for i, block in blocks if isinstance(block.memory, LM2Memory)]
 
 
-def _walk_length(rng: np.random.Generator) -> int:
+def walk_length(rng: np.random.Generator) -> int:
     """Log-uniform between 1 and LONGEST_WALK."""
     return int(np.exp(rng.uniform(0, np.log(LONGEST_WALK + 1))))
-
-
-def read_segments(model: LM2ForCausalLM, ids: Tensor, cache: LM2Cache | None = None) -> LM2Cache:
-    """The state after whole segments."""
-    cache = LM2Cache(model.config) if cache is None else cache
-    model.model(ids, past_key_values=cache)
-    return cache
 
 
 def banks_of(cache: LM2Cache) -> list[Tensor | None]:
