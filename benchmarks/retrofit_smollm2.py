@@ -17,7 +17,7 @@ import tyro
 
 from lm2.evaluation.canvas import new_figure, save
 from lm2.files import replacing
-from lm2.study.statistics import t_interval
+from lm2.evaluation.statistics import t_interval
 
 CHARACTERS, PER_BOOK = 3000, 8
 PHASES = ("memory", "all")
