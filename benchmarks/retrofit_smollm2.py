@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import tyro
 
 from lm2.evaluation.canvas import new_figure, save
-from lm2.files import replacing
 from lm2.evaluation.statistics import t_interval
+from lm2.files import replacing
 
 CHARACTERS, PER_BOOK = 3000, 8
 PHASES = ("memory", "all")

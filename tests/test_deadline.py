@@ -11,15 +11,12 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there is
 
 
 def test_work_ends_at_the_moment_and_is_whole_before_it():
-    done = []
     with pytest.raises(TimeUp), until(time.monotonic() + 0.05):
-        while True:
-            done.append(time.monotonic())
-            time.sleep(0.001)
-    assert done
+        time.sleep(60)
+    done = []
     with until(time.monotonic() + 60):
-        done.clear()
-    assert done == []
+        done.append("whole")
+    assert done
 
 
 def test_a_moment_that_is_past_lets_nothing_begin():

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,17 @@ def test_resume_is_as_if_never_stopped(tmp_path, model, optimizer):
     assert log_of(halved, *columns) == log_of(whole, *columns)
     assert len(log_of(whole, "step")) == 6
     weights = [load_file(run.output_dir / "checkpoint-6" / "model.safetensors") for run in (whole, halved)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_run_that_ends_at_a_moment_goes_on_as_if_never_stopped(tmp_path):
+    """The moment is past from the start, so each call does the steps of one line of the log."""
+    whole, pieces = (a_run(tmp_path / name, lm2, log_every=2) for name in ("whole", "pieces"))
+    train(whole)
+    reached = [train(pieces, resume=True, stop_at=time.monotonic()).state.global_step for _ in range(3)]
+    assert reached == [2, 4, 6]
+    assert log_of(pieces, "step", "loss", "grad_norm") == log_of(whole, "step", "loss", "grad_norm")
+    weights = [load_file(run.output_dir / "checkpoint-6" / "model.safetensors") for run in (whole, pieces)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

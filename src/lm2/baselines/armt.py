@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -136,16 +136,13 @@ def _recall(key_BXK: Tensor, A_BKD: Tensor, z_BK: Tensor) -> tuple[Tensor, Tenso
 
 
 class ARMTMemory(nn.Module):
-    """The write tokens, and the associative memory of each block, over which it iterates."""
+    """The write tokens, and the associative memory of each block."""
 
     def __init__(self, config: ARMTConfig):
         super().__init__()
         width, blocks = config.backbone_config.hidden_size, config.backbone_config.num_hidden_layers
         self.tokens = MemoryTokens(config.memory_tokens, width)
         self.blocks = nn.ModuleList(AssociativeMemory(width, config.key_width, config.key_order) for _ in range(blocks))
-
-    def __iter__(self) -> Iterator[AssociativeMemory]:
-        return cast(Iterator[AssociativeMemory], iter(self.blocks))
 
 
 class ARMTForCausalLM(SegmentedForCausalLM):
@@ -171,7 +168,7 @@ class ARMTForCausalLM(SegmentedForCausalLM):
     def initial_state(self, rows: int) -> ARMTState:
         """The state of `rows` rows that have read nothing: A and z are zero."""
         device = self.memory.tokens.weight.device
-        memory = tuple(part for own in self.memory for part in own.empty(rows, device))
+        memory = tuple(part for own in self._memories() for part in own.empty(rows, device))
         ids_BT = torch.zeros(rows, self.config.segment_length, dtype=torch.long, device=device)
         return ARMTState(memory, ids_BT, ids_BT.new_zeros(rows))
 
@@ -194,12 +191,16 @@ class ARMTForCausalLM(SegmentedForCausalLM):
         """
         written: list[Tensor] = []
         with ExitStack() as hooks:
-            for i, (block, own) in enumerate(zip(self._blocks(), self.memory, strict=True)):
+            for i, (block, own) in enumerate(zip(self._blocks(), self._memories(), strict=True)):
                 attached = _Attached(own, memory[2 * i], memory[2 * i + 1], tokens, written)
                 hooks.callback(block.register_forward_pre_hook(attached.before).remove)
                 if writes:
                     hooks.callback(block.register_forward_hook(attached.after).remove)
             yield written
+
+    def _memories(self) -> list[AssociativeMemory]:
+        """By block."""
+        return cast(list[AssociativeMemory], list(self.memory.blocks))
 
     def _blocks(self) -> nn.ModuleList:
         """The backbone's blocks.

@@ -23,7 +23,7 @@ from lm2.training.write_cost import fresh_rows, with_write_cost
 
 def finetune_babilong(options: BabilongOptions) -> Plan:
     """The plan of a training for BABILong. Raises ValueError with everything that is wrong with the options."""
-    return _plan("finetune-babilong", options, partial(_babilong, options))
+    return _plan("finetune-babilong", options, partial(babilong_run, options))
 
 
 def sft(options: SftOptions) -> Plan:
@@ -41,9 +41,10 @@ def _plan(
     return one_phase(recipe, options, findings, config, tokenizer, partial(run_of, findings, config, tokenizer))
 
 
-def _babilong(
+def babilong_run(
     options: BabilongOptions, findings: Findings, config: LM2Config, tokenizer: PreTrainedTokenizerBase | None
 ) -> RunConfig:
+    """The training for a model of this shape, of which the length of a segment counts. What is wrong is noted."""
     lengths = options.curriculum
     stages = tuple(
         Stage(steps=options.steps, segments=lengths[: n + 1], rows=options.rows) for n in range(len(lengths))

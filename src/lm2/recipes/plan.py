@@ -100,11 +100,14 @@ def last_model(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
 
 
-def carry_out(plan: Plan) -> Path:
+def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
     """Do what is not done yet of a plan.
 
+    Args:
+        stop_at: a moment of `time.monotonic` after which training ends with a checkpoint.
+
     Returns:
-        The folder of the finished model.
+        The folder of the finished model; None when it was stopped before.
 
     Raises:
         ValueError: the folder holds a training with other settings, or a phase cannot be done.
@@ -119,7 +122,10 @@ def carry_out(plan: Plan) -> Path:
     is_first = True
     for run in plan.phases.values():
         if _last(run.output_dir) != run.output_dir / f"checkpoint-{run.steps}":
-            is_first = train(run, resume=True).is_world_process_zero()
+            trainer = train(run, resume=True, stop_at=stop_at)
+            is_first = trainer.is_world_process_zero()
+            if trainer.state.global_step < run.steps:
+                return None
     if is_first and not (out / MODEL_FOLDER).exists():
         save_folder(_finished(run), plan.tokenizer, out / MODEL_FOLDER)
     return out / MODEL_FOLDER

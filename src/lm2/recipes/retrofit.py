@@ -87,8 +87,8 @@ def memory_options(options: RetrofitOptions, key_value_heads: int) -> dict[str, 
 
 
 def start_model(base: str, **memory: Any) -> PreTrainedModel:
-    """The base with a new memory."""
-    return add_memory(load_base(base)[0], **memory)
+    """The base with a new memory, in float32 however the base is stored: mixed precision is the run's."""
+    return add_memory(load_base(base)[0].float(), **memory)
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,17 @@ class LogWithCheckpoint(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_log = control.should_log or control.should_save
+
+
+class StopAt(TrainerCallback):
+    """Ends a run with a checkpoint once a moment of `time.monotonic` is past, at a step with a line of the log."""
+
+    def __init__(self, moment: float):
+        self.moment = moment
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % args.logging_steps == 0 and time.monotonic() >= self.moment:
+            control.should_save = control.should_training_stop = True
 
 
 class Every(TrainerCallback):
