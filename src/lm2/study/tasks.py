@@ -213,7 +213,7 @@ class WhereIsWhat(StoryTask):
 
     @cached_property
     def _scattered(self) -> TrainingRows:
-        return TrainingRows(self.name, self.tokenizer, self.pool, max_facts=10, questions=8)
+        return TrainingRows(self.name, self.tokenizer, self.pool, max_facts=30, questions=10)
 
     def base_row(self, rng: np.random.Generator, opening: bool) -> Row:
         kind = 0 if opening else rng.integers(6)
