@@ -77,3 +77,10 @@ def test_reset_must_fall_to_the_level_of_plain_or_below():
 def test_the_longest_length_asks_for_95():
     short = replace(MEASURED, qa1={**MEASURED.qa1, "LM2": {"1k": 1.0, "128k": 0.94}})
     assert not met(short, "at 128k")
+
+
+def test_a_run_without_qa1_and_controls_is_not_judged_by_them():
+    few = replace(MEASURED, qa1={name: {} for name in MEASURED.qa1}, reset=(0, 0), plain=(0, 0))
+    texts = [claim.text for claim in claims(few)]
+    assert len(texts) == len(claims(MEASURED)) - 3
+    assert not [text for text in texts if "qa1" in text or "reset" in text]

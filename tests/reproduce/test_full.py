@@ -152,6 +152,7 @@ def test_the_page_has_means_and_intervals_over_seeds_and_the_difference_of_each_
     low, high = t_interval([25.0, 25.0])
     assert f"| qa1 | LM2 | 50.0 (0-100) | 75.0 (0-100) | +25.0 ({low:+.1f} to {high:+.1f}) |" in text
     assert text.count("| constant answer |") == 2 + 2 + 2 + 1  # two means, qa1, two other tasks, and alone
+    assert text.count("| LM2-1.7B (paper) |") == 4  # two means and two other tasks
     for claim in finished.results["claims"]:
         assert f"| {claim['text']} | {2 * claim['met']} of 2 |" in text
     assert "[qa6-qa8 seed 1](../full/qa6-qa8-seed-1/results.md)" in text

@@ -125,10 +125,14 @@ def _means(report: Report) -> str:
         if row["condition"] != QUESTION:
             rows.setdefault(row["model"], {})[row["length"]] = percent(row["mean"])
     ours = [[model, *(row.get(length, "") for length in lengths)] for model, row in rows.items()]
-    theirs = [
-        [f"{row.model} ({row.table})", *(row.mean(tasks, length) for length in lengths)] for row in _anchors(report)
-    ]
-    return table(["model", *lengths], ours + [row for row in theirs if any(row[1:])])
+    return table(["model", *lengths], ours + published_rows(report["cells"], tasks, lengths))
+
+
+def published_rows(cells: Sequence[Report], tasks: Sequence[str], lengths: Sequence[str]) -> list[list[str]]:
+    """The published means over these tasks at each length, as far as there are any; `cells` have tasks and lengths."""
+    anchors = _anchors({"cells": cells})
+    rows = [[f"{row.model} ({row.table})", *(row.mean(tasks, length) for length in lengths)] for row in anchors]
+    return [row for row in rows if any(row[1:])]
 
 
 def _qa1(main: Report, far: Report) -> list[str]:
