@@ -142,7 +142,7 @@ def around_rmt(plan: Plan, options: Options) -> Plan:
 
 def rmt(base: str, memory: dict[str, int]) -> PreTrainedModel:
     """RMT before it is trained, in float32."""
-    return RMTForCausalLM.from_backbone(load_base(base)[0].float(), **memory)
+    return RMTForCausalLM.from_backbone(load_base(base, torch.float32)[0], **memory)
 
 
 def as_one_text(model: Any, batch: dict[str, Any], step: int) -> Any:

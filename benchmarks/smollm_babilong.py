@@ -143,7 +143,7 @@ def configuration(name: Name, base: PreTrainedConfig, memory: dict[str, Any]) ->
 
 def start(name: Name, base: str, memory: dict[str, Any]) -> PreTrainedModel:
     """A contender before it is trained, in float32."""
-    backbone = load_base(base)[0].float()
+    backbone = load_base(base, torch.float32)[0]
     return add_memory(backbone, **memory) if name == "lm2" else KINDS[name].from_backbone(backbone, **memory)
 
 

@@ -241,6 +241,13 @@ def test_a_damaged_folder_is_refused_by_name(base_folder, tmp_path, damage):
         load_base(folder)
 
 
+def test_weights_are_as_stored_or_as_asked_for(base_folder, gguf_file, tmp_path):
+    load_base(base_folder)[0].to(torch.bfloat16).save_pretrained(tmp_path)
+    assert load_base(tmp_path)[0].dtype == torch.bfloat16
+    assert load_base(tmp_path, torch.float32)[0].dtype == torch.float32
+    assert load_base(gguf_file, torch.float32)[0].dtype == torch.float32
+
+
 def test_a_hub_name_without_network_is_refused(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"'nobody/nothing-here' is no local folder or file and could not be fetched"):

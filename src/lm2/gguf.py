@@ -9,6 +9,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -27,11 +28,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 Base = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
 
 
-def load_base(base: str | Path) -> Base:
+def load_base(base: str | Path, dtype: torch.dtype | None = None) -> Base:
     """Load a causal language model and its tokenizer (None when it has none) for a retrofit.
 
     Args:
         base: a folder saved by `save_pretrained`, a GGUF file, or a name on the Hugging Face hub.
+        dtype: of the weights; as they are stored when None. Those of a GGUF file are float32.
 
     Raises:
         ValueError: nothing is there, the file is damaged, or the family is not supported.
@@ -40,13 +42,13 @@ def load_base(base: str | Path) -> Base:
     if path.is_file():
         return load_gguf(path)
     if path.is_dir():
-        return load_folder(path)
+        return load_folder(path, dtype)
     if not _could_be_hub_name(str(base)):
         raise ValueError(
             f"there is no folder or file {str(base)!r}: give a Hugging Face folder, a GGUF file or a hub name such as "
             "'HuggingFaceTB/SmolLM2-135M-Instruct'"
         )
-    return load_hub(str(base))
+    return load_hub(str(base), dtype)
 
 
 def base_config(base: str | Path, offline: bool = False) -> PreTrainedConfig:
@@ -76,7 +78,7 @@ def base_config(base: str | Path, offline: bool = False) -> PreTrainedConfig:
     return config
 
 
-def load_folder(folder: Path) -> Base:
+def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Base:
     """Load a folder written by `save_pretrained`, without asking the network. Raises ValueError as `load_base`."""
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -84,18 +86,21 @@ def load_folder(folder: Path) -> Base:
         )
     try:
         check_family(PreTrainedConfig.get_config_dict(folder)[0].get("model_type", ""))
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True
+        )
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{str(folder)!r} cannot be read as a model: {_first_line(error)}") from error
     has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
 
 
-def load_hub(name: str) -> Base:
+def load_hub(name: str, dtype: torch.dtype | None = None) -> Base:
     """Load a model by its name on the Hugging Face hub, or from its cache. Raises ValueError as `load_base`."""
     try:
         check_family(PreTrainedConfig.get_config_dict(name)[0].get("model_type", ""))
-        return AutoModelForCausalLM.from_pretrained(name, use_safetensors=True), AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", use_safetensors=True)
+        return model, AutoTokenizer.from_pretrained(name)
     except OSError as error:
         raise ValueError(
             f"{name!r} is no local folder or file and could not be fetched from the Hugging Face hub: check the name "

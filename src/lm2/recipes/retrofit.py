@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.configuration import LM2Config
@@ -88,7 +89,7 @@ def memory_options(options: RetrofitOptions, key_value_heads: int) -> dict[str, 
 
 def start_model(base: str, **memory: Any) -> PreTrainedModel:
     """The base with a new memory, in float32 however the base is stored: mixed precision is the run's."""
-    return add_memory(load_base(base)[0].float(), **memory)
+    return add_memory(load_base(base, torch.float32)[0], **memory)
 
 
 def _run(
