@@ -150,6 +150,6 @@ def test_a_group_has_help_of_its_own(capsys):
     text = capsys.readouterr().out
     assert "usage: lm2 train COMMAND" in text
     recipes = [name for name in cli.COMMANDS if name.startswith("train ")]
-    assert len(recipes) == 5
+    assert len(recipes) == 6
     assert all(f"  {name}" in text for name in recipes)
     assert "convert" not in text.split("examples:")[0].split("commands:")[1]
