@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import tyro
@@ -70,7 +70,7 @@ class Options:
     out: Path = Path("runs/smollm-babilong")
     """Folder of the run; the same command goes on with what is in it"""
     contenders: tuple[Name, ...] = ("lm2", "rmt", "armt", "lora")
-    """In this order, each trained and then asked"""
+    """Which are trained and asked, in this order; the report has all"""
     minutes: float = 9.0
     """After so many the script begins to stop"""
     seed: int = 0
@@ -187,7 +187,7 @@ def plans_of(options: Options) -> dict[Name, tuple[Plan, Size]]:
     """The plan of each contender: the same rows, updates and rates."""
     base, tokenizer = base_config(options.base), load_tokenizer(options.base)
     plans, shared = {}, None
-    for name in options.contenders:
+    for name in get_args(Name):
         memory = memory_of(name, options, base)
         config = configuration(name, base, memory)
         size, shared = size_of(config, options.trained), shared or shared_run(options, config, tokenizer)
@@ -217,7 +217,8 @@ def questions(options: Options, *models: str) -> BabilongConfig:
 
 def train_and_ask(options: Options, plans: dict[Name, tuple[Plan, Size]], source: SampleSource, end: float) -> bool:
     """Do what is not done yet, up to a moment; whether all is done."""
-    for name, (plan, _) in plans.items():
+    for name in options.contenders:
+        plan, _ = plans[name]
         if (model := carry_out(plan, stop_at=end)) is None:
             return False
         for state in (plan.options.out / "train").glob("checkpoint-*/optimizer.pt"):
@@ -268,12 +269,11 @@ def contender_facts(plan: Plan, size: Size) -> dict[str, Any]:
 def write(
     options: Options, plans: dict[Name, tuple[Plan, Size]], source: SampleSource, pieces: list[dict[str, Any]]
 ) -> None:
-    """OUT/smollm_babilong.json and .md of what there is; the paired tests once all have answered everything."""
+    """OUT/smollm_babilong.json and .md of what there is."""
     asked = [found for name in plans if (found := answers(options, name)) is not None]
     report = collect(questions(options), source.description, asked)
     save(report, options.out / REPORT_FILE)
-    others = [found.name for found in asked if found.name != "lm2"] if pieces[-1]["done"] and "lm2" in plans else []
-    pairs = {other: compare(options.out, options.out, "lm2", other) for other in others}
+    pairs = [compare(options.out, options.out, "lm2", other) for other in comparable(report, "lm2")]
     whole = {
         "seed": options.seed,
         "options": json.loads(json.dumps(asdict(options), default=str)),
@@ -283,6 +283,17 @@ def write(
         "report": report,
     }
     write_report(options.out, NAME, whole, markdown(whole))
+
+
+def comparable(report: dict[str, Any], name: str) -> list[str]:
+    """The models that have answered the same samples as the one called `name`, in each cell that both have begun."""
+    cells: dict[str, dict[tuple[str, str], str]] = {}
+    for cell in report["cells"]:
+        if cell["condition"] == "carried":
+            cells.setdefault(cell["model"], {})[cell["task"], cell["length"]] = cell["samples"]
+    own = cells.pop(name, {})
+    common = {other: own.keys() & theirs.keys() for other, theirs in cells.items()}
+    return [other for other, keys in common.items() if keys and all(own[key] == cells[other][key] for key in keys)]
 
 
 def markdown(whole: dict[str, Any]) -> str:
@@ -306,7 +317,7 @@ def markdown(whole: dict[str, Any]) -> str:
         f"Seed {whole['seed']}; {len(whole['pieces'])} pieces of work, {minutes:.1f} minutes on {devices}; commit "
         f"{commits}.{state}",
         page.table(header, rows),
-        *(page_of_pair(pair) for pair in whole["paired"].values()),
+        *(page_of_pair(pair) for pair in whole["paired"]),
     ]
     tables = page.markdown(whole["report"]).removeprefix("# BABILong") if whole["report"]["cells"] else ""
     return "\n\n".join(parts) + f"\n{tables}"

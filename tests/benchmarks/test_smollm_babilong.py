@@ -69,7 +69,9 @@ def test_pieces_on_two_machines_end_as_one(smollm, options, tmp_path, capsys):
     assert all(0.98 * BUDGET < one["trained"] <= BUDGET and one["steps"] == one["of"] == 10 for one in facts.values())
     assert [one["memory"] > 0 for one in facts.values()] == [True, True, True, False]
     assert [piece["done"] for piece in found["pieces"]] == [False, True]
-    assert {pair["cells"][-1]["n"] for pair in found["paired"].values()} == {4}
+    assert [(*pair["models"], pair["cells"][-1]["n"]) for pair in found["paired"]] == [
+        ("lm2", other, 4) for other in ("rmt", "armt", "lora")
+    ]
     check_checkpoints(moved.out, facts)
     assert "4 samples" in (moved.out / "smollm_babilong.md").read_text()
 
@@ -78,6 +80,11 @@ def test_pieces_on_two_machines_end_as_one(smollm, options, tmp_path, capsys):
     answers = outputs(moved.out)
     assert len(answers) == 4 * 2 * 2 * 2  # each contender and length: two samples, and the question alone
     assert outputs(whole.out) == {key: output for key, output in answers.items() if key[0] == "lm2"}
+
+    assert smollm.main(replace(moved, contenders=("rmt",), samples=(3,)))
+    found = json.loads((moved.out / "smollm_babilong.json").read_text())
+    assert [pair["models"][1] for pair in found["paired"]] == ["armt", "lora"]  # RMT has answered more than LM2
+    assert {cell["model"]: cell["n"] for cell in found["report"]["cells"]} == {"lm2": 2, "rmt": 3, "armt": 2, "lora": 2}
 
 
 def check_checkpoints(out, facts) -> None:
@@ -91,7 +98,7 @@ def check_checkpoints(out, facts) -> None:
 
 
 def test_a_memory_beyond_the_budget_leaves_adapters_of_the_least_rank(smollm, options):
-    ((_, size),) = smollm.plans_of(replace(options, trained=1000, contenders=("armt",))).values()
+    _, size = smollm.plans_of(replace(options, trained=1000))["armt"]
     assert size.rank == smollm.LEAST_RANK
     assert size.trained > size.memory > 1000
 
