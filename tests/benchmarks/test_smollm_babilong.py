@@ -29,7 +29,6 @@ def options(smollm, tmp_path):
         base=str(tiny.save(tiny.llama(), tmp_path / "base")),
         out=tmp_path / "out",
         tasks=("qa1",),
-        books=tmp_path / "books.txt",
         test_books=tmp_path / "books.txt",
         segment_length=64,
         memory_layers=(0, 1),
