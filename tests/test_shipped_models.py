@@ -1,0 +1,63 @@
+"""The models in `models/`: small, with a card, loaded by the usual classes, and as good as their cards say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import lm2
+from lm2.data.background import GeneratedSentences
+from lm2.data.pool import TokenPool
+from lm2.data.rows import evaluation_samples
+from lm2.demo.evaluation import answer
+
+MODELS = Path(__file__).parents[1] / "models"
+NAMES = sorted(path.parent.name for path in MODELS.glob("*/config.json"))
+MOST_BYTES = 20_000_000
+HEADINGS = ("## Use", "## Data", "## Recipe", "## Numbers", "## Limits")
+
+
+def test_there_are_models():
+    assert "lm2-tiny-qa1" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_small_and_has_a_card(name):
+    files = list((MODELS / name).rglob("*"))
+    assert sum(file.stat().st_size for file in files) <= MOST_BYTES
+    assert not [file for file in files if file.suffix in (".bin", ".pt", ".pkl")]
+    card = (MODELS / name / "README.md").read_text(encoding="utf-8")
+    assert all(heading in card for heading in HEADINGS)
+    assert "license: apache-2.0" in card
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_loaded_by_the_usual_classes(name):
+    model = AutoModelForCausalLM.from_pretrained(MODELS / name, local_files_only=True)
+    assert isinstance(model, lm2.LM2ForCausalLM)
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / name, local_files_only=True)
+    assert len(tokenizer) <= model.config.vocab_size
+
+
+def test_the_qa1_model_remembers_through_64_segments():
+    folder = MODELS / "lm2-tiny-qa1"
+    model = lm2.LM2ForCausalLM.from_pretrained(folder).eval()
+    tokenizer, T = AutoTokenizer.from_pretrained(folder), model.config.segment_length
+    pool = TokenPool(GeneratedSentences(), tokenizer, seed=977, n_tokens=50_000)
+    found = evaluation_samples("qa1", 40, 64 * T, 978, tokenizer, pool, "earlier", T)
+    ids = torch.from_numpy(np.stack([sample.ids for sample in found]))
+    right = torch.tensor([sample.answer_id for sample in found])
+    assert (answer(model, ids, T) == right).float().mean() >= 0.9
+    alone = answer(model, ids[:, -T:], T)  # the last segment alone: the fact is not in it
+    assert (alone == right).float().mean() <= 0.5
+
+
+def test_the_example_of_the_readme_prints_what_stands_below_it(monkeypatch, capsys):
+    monkeypatch.chdir(MODELS.parent)
+    text = (MODELS.parent / "README.md").read_text(encoding="utf-8")
+    example, printed = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)[0]
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == printed
