@@ -9,7 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lm2
+from lm2.data.babi import samples
 from lm2.data.background import GeneratedSentences
+from lm2.data.people import Stories
 from lm2.data.pool import TokenPool
 from lm2.data.rows import evaluation_samples
 from lm2.demo.evaluation import answer
@@ -21,7 +23,7 @@ HEADINGS = ("## Use", "## Data", "## Recipe", "## Numbers", "## Limits")
 
 
 def test_there_are_models():
-    assert "lm2-tiny-qa1" in NAMES
+    assert NAMES == ["lm2-books", "lm2-tiny-qa1"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,6 +55,21 @@ def test_the_qa1_model_remembers_through_64_segments():
     assert (answer(model, ids, T) == right).float().mean() >= 0.9
     alone = answer(model, ids[:, -T:], T)  # the last segment alone: the fact is not in it
     assert (alone == right).float().mean() <= 0.5
+
+
+def test_the_model_of_books_remembers_what_was_told_of_people():
+    """In generated sentences, which are strange to it: its card has the numbers of both."""
+    folder = MODELS / "lm2-books"
+    model = lm2.LM2ForCausalLM.from_pretrained(folder).eval()
+    tokenizer, T = AutoTokenizer.from_pretrained(folder), model.config.segment_length
+    pool = TokenPool(GeneratedSentences(), tokenizer, seed=977, n_tokens=50_000)
+    stories = Stories(seed=31)
+    asked = [list(samples("facts", [stories[i]]))[-1] for i in range(200)]
+    found = evaluation_samples("facts", 40, 4 * T, 978, tokenizer, pool, "earlier", T, asked)
+    ids = torch.from_numpy(np.stack([sample.ids for sample in found]))
+    right = torch.tensor([sample.answer_id for sample in found])
+    assert (answer(model, ids, T) == right).float().mean() >= 0.5
+    assert (answer(model, ids[:, -T:], T) == right).float().mean() <= 0.3
 
 
 def test_the_example_of_the_readme_prints_what_stands_below_it(monkeypatch, capsys):
