@@ -167,10 +167,21 @@ def split(argv: Sequence[str]) -> tuple[str, list[str]]:
     group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
     if group and len(argv) == 1:
         raise ValueError(f"'{argv[0]}' alone is no command: choose one of {', '.join(group)}")
-    typed = " ".join(argv[:2]) if group else argv[0]
-    nearest = difflib.get_close_matches(typed, COMMANDS, n=1, cutoff=0.5) or group[:1]
-    remedy = f"perhaps you meant '{nearest[0]}'" if nearest else f"choose one of {', '.join(COMMANDS)}"
-    raise ValueError(f"there is no command '{typed}': {remedy}")
+    nearest = _nearest(argv, group)
+    remedy = f"perhaps you meant '{nearest}'" if nearest else f"choose one of {', '.join(group or COMMANDS)}"
+    raise ValueError(f"there is no command '{' '.join(argv[: 2 if group else 1])}': {remedy}")
+
+
+def _nearest(argv: Sequence[str], group: Sequence[str]) -> str | None:
+    """The command whose words are most like what was typed, within `group` if that has any; perhaps a group's name."""
+    first = argv[0] if group else _like(argv[0], [name.split()[0] for name in COMMANDS])
+    seconds = [name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")]
+    second = _like(argv[1], seconds) if len(argv) > 1 else None
+    return f"{first} {second}" if second else None if group else first
+
+
+def _like(typed: str, words: Sequence[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(typed, words, n=1)), None)
 
 
 def parse(name: str, argv: Sequence[str]) -> tuple[ModuleType, Any]:

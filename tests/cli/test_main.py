@@ -58,6 +58,9 @@ def test_each_command_has_help_with_all_its_examples(name, capsys):
         (["dmeo"], "dmeo", "demo"),
         (["study", "write-rule"], "study write-rule", "study write-rules"),
         (["train", "retrofti"], "train retrofti", "train retrofit"),
+        (["trian"], "trian", "train"),
+        (["trian", "books", "--books", "a"], "trian", "train books"),
+        (["evla", "babilnog"], "evla", "eval babilong"),
     ],
 )
 def test_a_typo_in_a_command_gets_a_suggestion(argv, typed, meant, capsys):
@@ -65,6 +68,13 @@ def test_a_typo_in_a_command_gets_a_suggestion(argv, typed, meant, capsys):
     captured = capsys.readouterr()
     assert captured.err == f"lm2: error: there is no command '{typed}': perhaps you meant '{meant}'\n"
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(("argv", "typed"), [(["zzz"], "zzz"), (["train", "zzz"], "train zzz")])
+def test_what_is_like_no_command_gets_the_list(argv, typed, capsys):
+    assert cli.main(argv) == 2
+    known = ", ".join(name for name in cli.COMMANDS if name.startswith("train ") or argv[0] != "train")
+    assert capsys.readouterr().err == f"lm2: error: there is no command '{typed}': choose one of {known}\n"
 
 
 def test_a_group_alone_lists_its_commands(capsys):
