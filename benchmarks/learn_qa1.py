@@ -1,15 +1,17 @@
-"""Do RMT and ARMT learn simulated qa1 in background text at their trained length of two segments?
+"""Do RMT and ARMT learn simulated qa1 in background text at the lengths they are trained at?
 
     lm2 demo --out runs/demo
-    python benchmarks/learn_qa1.py --demo runs/demo [--out docs/results/baselines.json]
+    python benchmarks/learn_qa1.py --demo runs/demo [--longest 16 --steps 12000] [--out docs/results/baselines.json]
 
 They start from the demo's backbone, which has learned on single segments to bind names to places, read its kinds of
-rows, of one and two segments, and are asked its questions. In "own" the decisive fact lies in the question's segment,
-in "earlier" in one before it. Texts of four segments are longer than any that they have read.
+rows, of one and two segments and then, each length after half of it, up to --longest, and are asked its questions. In
+"own" the decisive fact lies in the question's segment, in "earlier" in one before it. The last column is of texts
+longer than any that they have read.
 """
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,9 +33,8 @@ from lm2.training import RunConfig, train
 
 Kind = Literal["rmt", "armt"]
 KINDS: dict[Kind, type[RMTForCausalLM] | type[ARMTForCausalLM]] = {"rmt": RMTForCausalLM, "armt": ARMTForCausalLM}
-PHASES = (Phase(0.06, (2,), ("repeated",)), Phase(0.94, (1, 2, 2), ("repeated", "dense", "scattered", "scattered")))
-COLUMNS: tuple[tuple[Where, int], ...] = (("own", 1), ("own", 2), ("earlier", 2), ("earlier", 4))
-"""Where the decisive fact is, and the text's number of segments."""
+SETTINGS = ("seed", "longest", "steps", "learning_rate", "memory_tokens")
+REPEATED, MIXED = ("repeated",), ("repeated", "dense", "scattered", "scattered")
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,36 @@ class Options:
     """Of new weights and rows"""
     kinds: tuple[Kind, ...] = ("rmt", "armt")
     """Which are trained"""
+    longest: int = 2
+    """Segments of the longest rows: 2, 4, 8, ..."""
     steps: int = 800
     """Steps of each model, of 64 segments"""
+    learning_rate: float = 3e-3
+    """Peak rate"""
     memory_tokens: int = 16
     """Memory tokens of RMT, write tokens of ARMT"""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Segments of the rows: 1, 2, 4, ..."""
+        return [2**power for power in range(self.longest.bit_length())]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Facts told again and again, then each length with all shorter ones, and twice as often as each of them."""
+        grown = [(*self.lengths[: n + 1], self.lengths[n]) for n in range(1, len(self.lengths))]
+        return (Phase(0.06, (2,), REPEATED), *(Phase(0.94 / len(grown), lengths, MIXED) for lengths in grown))
+
+    def columns(self, asked: Sequence[int]) -> list[tuple[Where, int]]:
+        """Where the decisive fact is, and the text's number of segments, among those that the demo asks."""
+        longer = sorted(n for n in asked if n > self.longest)[:1]
+        lengths = [*self.lengths, *longer]
+        return [("own", n) for n in self.lengths] + [("earlier", n) for n in lengths[1:]]
+
+    def check(self) -> None:
+        """Raises ValueError where --longest is no power of two above 1."""
+        if self.longest < 2 or self.longest & (self.longest - 1):
+            raise ValueError(f"--longest is {self.longest}: it must be 2, 4, 8 or a further power of two")
 
 
 def start(kind: Kind, options: Options, segment_length: int) -> PreTrainedModel:
@@ -63,18 +90,23 @@ def start(kind: Kind, options: Options, segment_length: int) -> PreTrainedModel:
     return KINDS[kind].from_backbone(backbone, segment_length=segment_length, memory_tokens=tokens)
 
 
+def demo_of(options: Options) -> DemoConfig:
+    """The options of the demo in the folder."""
+    settings = json.loads((options.demo / SETTINGS_FILE).read_text(encoding="utf-8"))
+    return DemoConfig.from_json(settings["options"], options.demo)
+
+
 def run_of(kind: Kind, options: Options) -> RunConfig:
     """The training of one model, as in the demo but for the lengths."""
-    settings = json.loads((options.demo / SETTINGS_FILE).read_text(encoding="utf-8"))
-    demo = DemoConfig.from_json(settings["options"], options.demo)
-    recipe, plan = recipe_of(demo), stages(PHASES, options.steps)
+    demo = demo_of(options)
+    recipe, plan = recipe_of(demo), stages(options.phases, options.steps)
     return RunConfig(
         model=partial(start, kind, options, recipe.segment_length),
-        make_batch=partial(make_batch, training_rows(demo, recipe), PHASES, plan),
+        make_batch=partial(make_batch, training_rows(demo, recipe), options.phases, plan),
         stages=plan,
         output_dir=options.folder / kind,
         seed=options.seed,
-        learning_rate=recipe.learning_rate,
+        learning_rate=options.learning_rate,
         betas=(0.9, 0.98),
         schedule="trapezoid",
         warmup_steps=min(50, options.steps // 4),
@@ -91,7 +123,8 @@ def learn(kind: Kind, options: Options) -> dict[str, Any]:
     assert isinstance(model, PreTrainedModel)
     result = {"minutes": (time.perf_counter() - began) / 60, "cpu_minutes": (time.process_time() - cpu) / 60}
     model.save_pretrained(options.folder / kind / "model")
-    accuracies = {f"{where}_{n}": accuracy(model.eval(), options.demo, where, n) for where, n in COLUMNS}
+    columns = options.columns(demo_of(options).segments)
+    accuracies = {f"{where}_{n}": accuracy(model.eval(), options.demo, where, n) for where, n in columns}
     return {"parameters": model.num_parameters(), **result, **accuracies}
 
 
@@ -104,13 +137,16 @@ def accuracy(model: PreTrainedModel, demo: Path, where: Where, segments: int) ->
 
 def main(options: Options) -> None:
     """Train and ask both, and write the numbers."""
+    options.check()
     torch.set_num_threads(1)
     models: dict[str, dict[str, Any]] = {}
     for kind in options.kinds:
         models[kind] = learn(kind, options)
         print(kind, {name: round(value, 3) for name, value in models[kind].items()}, flush=True)
     if options.out is not None:
-        settings = {name: getattr(options, name) for name in ("seed", "steps", "memory_tokens")}
+        settings = {
+            name: getattr(options, name) for name in ("seed", "longest", "steps", "learning_rate", "memory_tokens")
+        }
         with replacing(options.out) as beside:
             beside.write_text(json.dumps({**settings, "models": models}, indent=2) + "\n", encoding="utf-8")
 
