@@ -1,9 +1,10 @@
 """The price on writing: it is what it says, it is shared like the loss, and it lowers what is written."""
 
+import pytest
 import torch
 
 from lm2.memory import WriteGate
-from lm2.training.write_cost import with_write_cost
+from lm2.training.write_cost import price, with_write_cost
 from tests.contract.cases import CASES, random_ids, tiny_model
 
 CASE = next(iter(CASES))
@@ -28,6 +29,24 @@ def test_the_loss_rises_by_the_cost_of_the_mean_share():
     priced = with_write_cost(model, a_batch(2), 0, cost=0.5).loss
     torch.testing.assert_close(priced - plain, 0.5 * torch.stack(seen).mean(), atol=1e-5, rtol=1e-5)
     assert not any(gate._forward_hooks for gate in gates_of(model))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.05), (40, 0.05), (44, 0.05), (60, 0.25), (79, 0.4875), (80, 0.5), (900, 0.5)]
+)
+def test_a_price_rises_from_a_tenth_to_the_whole(step, expected):
+    assert price(0.5, (40, 80), step) == pytest.approx(expected)
+    assert price(0.5, (0, 0), step) == 0.5
+    assert price(0.5, (40, 40), step) == (0.5 if step >= 40 else 0.05)
+
+
+def test_a_step_on_the_way_pays_the_price_of_that_step():
+    model, batch = tiny_model(CASE).train(), a_batch(2)
+    plain, whole, half = (
+        with_write_cost(model, batch, 60, cost=cost, rise=rise).loss
+        for cost, rise in ((0.0, (0, 0)), (0.5, (0, 0)), (0.5, (40, 80)))
+    )
+    torch.testing.assert_close(half - plain, (whole - plain) / 2, atol=1e-6, rtol=1e-4)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():

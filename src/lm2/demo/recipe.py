@@ -60,6 +60,8 @@ class Recipe:
     learning_rate: float = 3e-3
     write_cost: float = 0.05
     """Price on LM2's writes; without it the bank wears out in texts much longer than those of training."""
+    write_cost_rise: tuple[float, float] = (0.0, 0.0)
+    """Shares of the steps between which the price rises to that"""
     base_phases: tuple[Phase, ...] = (
         Phase(0.25, (1,), ("pair",)),
         Phase(0.75, (1,), ("pair", "dense", "dense", "scattered")),
@@ -76,7 +78,8 @@ BUILT_IN = Recipe()
 REAL = Recipe(
     segment_length=48,
     vocabulary=1024,
-    memory={"memory_slots": 16, "memory_layers": [1], "memory_heads": 4, "look_back": 12},
+    layers=3,
+    memory={"memory_slots": 16, "memory_layers": [1, 2], "memory_heads": 4, "look_back": 12},
     base_steps=2400,
     steps=3600,
 )

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from lm2.memory import WriteGate
 
 Forward = Callable[[Any, dict[str, Any], int], Any]
+FIRST = 0.1
+"""The share of a rising price that is asked from the start."""
 
 
 def fresh_rows(model: nn.Module, batch: dict[str, Any], step: int) -> Any:
@@ -20,13 +22,32 @@ def fresh_rows(model: nn.Module, batch: dict[str, Any], step: int) -> Any:
     return model(**batch, use_cache=False)
 
 
-def with_write_cost(
-    model: nn.Module, batch: dict[str, Any], step: int, cost: float, forward: Forward = fresh_rows
-) -> Any:
-    """A `training_forward`: one pass whose loss is loss + cost * mean rho, over tokens, heads and memories.
+def price(cost: float, rise: tuple[int, int], step: int) -> float:
+    """A tenth of the cost up to the first step of `rise`, all of it from the second on, and a straight line between."""
+    first, last = rise
+    if step >= last:
+        return cost
+    return cost * (FIRST if step <= first else max(FIRST, (step - first) / (last - first)))
 
-    Passes and processes share the cost as they share the loss, by their number of labels. A model without write gates
-    trains as it is. `forward` makes the pass that is paid for.
+
+def with_write_cost(
+    model: nn.Module,
+    batch: dict[str, Any],
+    step: int,
+    cost: float,
+    rise: tuple[int, int] = (0, 0),
+    forward: Forward = fresh_rows,
+) -> Any:
+    """A `training_forward`: one pass whose loss is loss + price * mean rho, over tokens, heads and memories.
+
+    Passes and processes share the price as they share the loss, by their number of labels. A model without write gates
+    trains as it is.
+
+    Args:
+        cost: the price, see `price`.
+        rise: steps between which it rises. What is hard to learn is not learned where each attempt costs: gates are
+            closed on facts before the memory can use them.
+        forward: makes the pass that is paid for.
     """
     shares: list[Tensor] = []
     hooks = [
@@ -41,5 +62,5 @@ def with_write_cost(
             hook.remove()
     if shares:
         part = (batch["labels"][:, 1:] != -100).sum() / batch["num_items_in_batch"]
-        output.loss = output.loss + cost * part * torch.stack(shares).mean()
+        output.loss = output.loss + price(cost, rise, step) * part * torch.stack(shares).mean()
     return output
