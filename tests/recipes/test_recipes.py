@@ -232,6 +232,11 @@ def test_finetuning_for_babilong_trains(tmp_path, model, changes):
     carry_out(finetune_babilong(options))  # the same command again is not another run
 
 
+def test_a_price_that_falls_is_one_sentence(model):
+    with pytest.raises(ValueError, match=r"write_cost_rise is 0\.8 0\.4"):
+        finetune_babilong(BabilongOptions(model=model, write_cost_rise=(0.8, 0.4)))
+
+
 def test_a_rate_of_zero_is_one_sentence(model, chats):
     with pytest.raises(ValueError, match=r"learning_rate must be above 0, got 0\.0"):
         sft(SftOptions(model=model, data=chats, segments=3, learning_rate=0.0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm2.memory import WriteGate
-from lm2.training.write_cost import price, with_write_cost
+from lm2.training.write_cost import price, priced, with_write_cost
 from tests.contract.cases import CASES, random_ids, tiny_model
 
 CASE = next(iter(CASES))
@@ -47,6 +47,18 @@ def test_a_step_on_the_way_pays_the_price_of_that_step():
         for cost, rise in ((0.0, (0, 0)), (0.5, (0, 0)), (0.5, (40, 80)))
     )
     torch.testing.assert_close(half - plain, (whole - plain) / 2, atol=1e-6, rtol=1e-4)
+
+
+def test_shares_of_a_run_are_steps():
+    model, batch = tiny_model(CASE).train(), a_batch(2)
+    expected = with_write_cost(model, batch, 60, cost=0.5, rise=(40, 80)).loss
+    torch.testing.assert_close(priced(0.5, (0.4, 0.8), steps=100)(model, batch, 60).loss, expected)
+
+
+@pytest.mark.parametrize("rise", [(0.8, 0.4), (-0.1, 0.5), (0.5, 1.1)])
+def test_shares_out_of_order_are_one_sentence(rise):
+    with pytest.raises(ValueError, match=f"write_cost_rise is {rise[0]} {rise[1]}"):
+        priced(0.5, rise, steps=100)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():

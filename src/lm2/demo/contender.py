@@ -28,7 +28,7 @@ from lm2.processes import child_exit
 from lm2.settings import SETTINGS_FILE
 from lm2.training import RunConfig
 from lm2.training.folder import train_folder
-from lm2.training.write_cost import Forward, with_write_cost
+from lm2.training.write_cost import priced
 
 ANSWERS_FILE = "answers.jsonl"
 SAVE_EVERY = 200
@@ -73,15 +73,9 @@ def training_run(
         save_every=SAVE_EVERY,
         keep_checkpoints=1,
         report_to=(),
-        training_forward=priced(recipe) if name == "lm2" else None,
+        training_forward=priced(recipe.write_cost, recipe.write_cost_rise, steps) if name == "lm2" else None,
         **(BACKBONE_TRAINING if is_base else {}),
     )
-
-
-def priced(recipe: Recipe) -> Forward:
-    """The pass of LM2's training, which pays for writes."""
-    first, last = (round(share * recipe.steps) for share in recipe.write_cost_rise)
-    return partial(with_write_cost, cost=recipe.write_cost, rise=(first, last))
 
 
 def _start(out: Path, name: str, recipe: Recipe, vocabulary: int) -> PreTrainedModel:

@@ -18,7 +18,7 @@ from lm2.recipes.options import BabilongOptions, FinetuneOptions, SftOptions
 from lm2.recipes.plan import ModelOf, Plan, one_phase
 from lm2.training import RunConfig, Stage
 from lm2.training.walks import roll_out, walked
-from lm2.training.write_cost import fresh_rows, with_write_cost
+from lm2.training.write_cost import fresh_rows, priced
 
 
 def finetune_babilong(options: BabilongOptions) -> Plan:
@@ -61,7 +61,9 @@ def babilong_run(
     if options.roll_outs and isinstance(rows, StoryRows):
         forward = partial(walked, walk=partial(roll_out, noise=rows.noise))
     if options.write_cost:
-        forward = partial(with_write_cost, cost=options.write_cost, forward=forward)
+        steps = options.steps * len(stages)
+        paying = partial(priced, options.write_cost, options.write_cost_rise, steps, forward)
+        forward = findings.check(paying) or forward
     return _run(options, stages, rows, training_forward=None if forward is fresh_rows else forward)
 
 

@@ -5,6 +5,7 @@ interest, and what such writes do to a bank shows only in texts much longer than
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,22 @@ def price(cost: float, rise: tuple[int, int], step: int) -> float:
     if step >= last:
         return cost
     return cost * (FIRST if step <= first else max(FIRST, (step - first) / (last - first)))
+
+
+def priced(cost: float, rise: tuple[float, float], steps: int, forward: Forward = fresh_rows) -> Forward:
+    """The `training_forward` of a run of so many steps whose price rises between these shares of them.
+
+    Raises:
+        ValueError: the shares are out of order, or not between 0 and 1.
+    """
+    first, last = rise
+    if not 0 <= first <= last <= 1:
+        raise ValueError(
+            f"the price on writing rises between two shares of the steps, 0 to 1, the first not above the second, and "
+            f"write_cost_rise is {first:g} {last:g}"
+        )
+    at = round(first * steps), round(last * steps)
+    return partial(with_write_cost, cost=cost, rise=at, forward=forward)
 
 
 def with_write_cost(
