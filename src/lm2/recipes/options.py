@@ -196,7 +196,7 @@ class BabilongOptions(FinetuneOptions):
     write_cost: float = 0.05
     """Price on writing, so that what is of no interest is not written; 0 for none."""
     write_cost_rise: tuple[float, float] = (0.4, 0.8)
-    """Shares of all steps between which the price rises, from a tenth: 0 0 for all of it from the start."""
+    """Shares of all steps between which the price rises, by equal factors: 0 0 for all of it from the start."""
     roll_outs: bool = False
     """In half of the passes the banks of a row, read half, walk through up to 64 segments of background before the rest
     is read: training on the states of long texts, for the price of the writes. One process only."""

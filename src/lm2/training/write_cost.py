@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lm2.memory import WriteGate
 
 Forward = Callable[[Any, dict[str, Any], int], Any]
-FIRST = 0.1
+FIRST = 0.005
 """The share of a rising price that is asked from the start."""
 
 
@@ -24,11 +24,11 @@ def fresh_rows(model: nn.Module, batch: dict[str, Any], step: int) -> Any:
 
 
 def price(cost: float, rise: tuple[int, int], step: int) -> float:
-    """A tenth of the cost up to the first step of `rise`, all of it from the second on, and a straight line between."""
+    """0.5 % of the cost up to the first step of `rise`, all of it from the second on, and between by equal factors."""
     first, last = rise
     if step >= last:
         return cost
-    return cost * (FIRST if step <= first else max(FIRST, (step - first) / (last - first)))
+    return cost * FIRST ** (1 if step <= first else (last - step) / (last - first))
 
 
 def priced(cost: float, rise: tuple[float, float], steps: int, forward: Forward = fresh_rows) -> Forward:
