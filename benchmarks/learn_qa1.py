@@ -34,6 +34,7 @@ from lm2.training import RunConfig, train
 Kind = Literal["rmt", "armt"]
 KINDS: dict[Kind, type[RMTForCausalLM] | type[ARMTForCausalLM]] = {"rmt": RMTForCausalLM, "armt": ARMTForCausalLM}
 SETTINGS = ("seed", "longest", "steps", "learning_rate", "memory_tokens")
+"""Options that stand beside the numbers."""
 REPEATED, MIXED = ("repeated",), ("repeated", "dense", "scattered", "scattered")
 
 
@@ -144,9 +145,7 @@ def main(options: Options) -> None:
         models[kind] = learn(kind, options)
         print(kind, {name: round(value, 3) for name, value in models[kind].items()}, flush=True)
     if options.out is not None:
-        settings = {
-            name: getattr(options, name) for name in ("seed", "longest", "steps", "learning_rate", "memory_tokens")
-        }
+        settings = {name: getattr(options, name) for name in SETTINGS}
         with replacing(options.out) as beside:
             beside.write_text(json.dumps({**settings, "models": models}, indent=2) + "\n", encoding="utf-8")
 

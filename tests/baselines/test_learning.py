@@ -75,6 +75,23 @@ def test_recall_over_two_segments_with_other_seeds(kind, seed, tmp_path):
     assert recall_accuracy(model) >= 0.99
 
 
+def test_lengths_grow_and_each_is_asked_and_one_beyond():
+    benchmark = runpy.run_path(str(BENCHMARK))
+    short, long = benchmark["Options"](), benchmark["Options"](longest=8)
+    assert [phase.segments for phase in short.phases] == [(2,), (1, 2, 2)]
+    assert [phase.segments for phase in long.phases[1:]] == [(1, 2, 2), (1, 2, 4, 4), (1, 2, 4, 8, 8)]
+    assert sum(phase.share for phase in long.phases) == pytest.approx(1)
+    asked = (1, 2, 4, 8, 16, 64)
+    assert short.columns(asked) == [("own", 1), ("own", 2), ("earlier", 2), ("earlier", 4)]
+    assert long.columns(asked)[-2:] == [("earlier", 8), ("earlier", 16)]
+
+
+@pytest.mark.parametrize("longest", [1, 3])
+def test_a_longest_row_that_is_no_power_of_two_is_one_sentence(longest):
+    with pytest.raises(ValueError, match=f"--longest is {longest}: it must be 2, 4, 8"):
+        runpy.run_path(str(BENCHMARK))["Options"](longest=longest).check()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_simulated_qa1_at_the_trained_length(tmp_path):
