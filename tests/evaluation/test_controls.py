@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lm2.evaluation.controls import CONTROLS, MEANINGS, Asker, conditions, main_condition, partner
+from lm2.evaluation.controls import CONTROLS, MEANINGS, Asker, Query, conditions, main_condition, partner
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,19 @@ class Plain:
         return f"answer {len(self.asked)}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Memory(Plain):
     """A state is the text and what was done to it."""
 
-    def read(self, before, pieces, policy=None):
-        self.asked.append("read")
-        return (before + "".join(pieces), policy)
+    calls: list = field(default_factory=list)
+
+    def __repr__(self):
+        return "the runner"
+
+    def read_all(self, before, texts, policy=None):
+        self.calls.append(len(texts))
+        self.asked += ["read"] * len(texts)
+        return [(before + "".join(pieces), policy) for pieces in texts]
 
     def finish(self, state, after, max_new_tokens):
         return f"{state} {after.strip()}"
@@ -101,6 +107,39 @@ def test_neighbours_are_read_once():
         ask.answer(own, "carried")
         ask.answer(own, "exchanged", other)
     assert runner.asked == ["read", "read"]
+
+
+def test_what_is_prepared_is_read_once_and_side_by_side():
+    runner = Memory()
+    ask = asker(runner)
+    samples = [Sample(i) for i in range(4)]
+    queries = [Query(s, way, samples[s.index ^ 1]) for s in samples for way in ("carried", *CONTROLS)]
+    ask.prepare(queries)
+    assert runner.calls == [4, 4, 4]
+    answers = [ask.answer(*query) for query in queries]
+    assert runner.calls == [4, 4, 4]
+    assert answers == [asker(Memory()).answer(*query) for query in queries]
+    ask.prepare(queries[:2])
+    for query, reads in ((queries[0], 3), (queries[1], 3), (queries[2], 4)):
+        ask.answer(*query)
+        assert len(runner.calls) == reads, "what the next questions do not need is forgotten, and only that"
+
+
+def test_texts_that_are_frozen_after_different_segments_are_read_apart():
+    runner = Memory()
+    runner.segments = lambda before, pieces: int("".join(pieces)[-1])
+    ask = asker(runner)
+    ask.prepare(Query(Sample(i), "frozen") for i in (2, 3, 4))
+    assert runner.calls == [2, 1]
+    assert [f"frozen after {half}" in ask.answer(Sample(i), "frozen") for i, half in ((2, 1), (3, 1), (4, 2))] == [
+        True
+    ] * 3
+
+
+def test_a_model_without_memory_has_nothing_to_prepare():
+    runner = Plain()
+    asker(runner).prepare([Query(Sample(0), "plain"), Query(Sample(0), "question")])
+    assert runner.asked == []
 
 
 def test_exchanging_needs_another_sample():

@@ -115,6 +115,15 @@ def test_a_stopped_run_goes_on_where_it_was(models, tmp_path, monkeypatch, capsy
     assert without_times(load(stopped)) == without_times(load(whole))
 
 
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_how_many_texts_are_read_side_by_side_changes_no_answer(models, tmp_path, size):
+    """And is no setting: a run goes on with another number."""
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    assert run(models, whole) == run(models, other, "--batch-size", size, "--samples", "2") == 0
+    assert run(models, other, "--batch-size", "3") == 0
+    assert without_times(load(other)) == without_times(load(whole))
+
+
 def test_answers_of_other_settings_are_refused_and_kept(models, tmp_path, capsys):
     assert run(models, tmp_path) == 0
     before = records(tmp_path)
@@ -175,6 +184,7 @@ def test_lengths_and_models_can_have_their_own_number_of_samples(models, tmp_pat
         (("--lengths", "1x"), "Unknown length '1x'"),
         (("--samples", "0"), "--samples is 0: it must be at least 1"),
         (("--max-new-tokens", "0"), "--max-new-tokens is 0"),
+        (("--batch-size", "0"), "--batch-size is 0"),
         (("--babi", "/nowhere"), "--babi: there is nothing at /nowhere"),
         (("--released", "x", "--babi", "."), "--released x brings its own questions"),
         (("--samples", "1"), "exchanged needs at least 2 samples in a cell, and there is 1"),

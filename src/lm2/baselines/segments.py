@@ -92,7 +92,7 @@ class SegmentState:
         """The same values without their gradient history."""
         return replace(self, memory=tuple(part.detach() for part in self.memory))
 
-    def select(self, rows: Tensor) -> Self:
+    def select(self, rows: Tensor | list[int]) -> Self:
         """The state of the given rows, in the given order (repeats allowed)."""
         memory = tuple(part[rows] for part in self.memory)
         return replace(self, memory=memory, ids_BT=self.ids_BT[rows], count_B=self.count_B[rows])

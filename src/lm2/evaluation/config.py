@@ -59,6 +59,8 @@ class BabilongConfig:
     """Ask in the model's chat format."""
     max_new_tokens: int = 20
     """Most tokens of an answer."""
+    batch_size: int = 8
+    """Texts of a cell that a model with a memory reads side by side."""
     passage_words: int = 48
     """Retrieval: words of a passage, which is made of whole sentences."""
     retriever: Literal["bm25", "embedding"] = "bm25"
@@ -91,6 +93,8 @@ class BabilongConfig:
         self._check_samples()
         if self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens is {self.max_new_tokens}: it must be at least 1")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size is {self.batch_size}: it must be at least 1")
         if self.released is not None and (self.background or self.babi) is not None:
             raise ValueError(
                 f"--released {self.released} brings its own questions and texts: leave out --babi and --background"

@@ -7,9 +7,8 @@ exchanged        the question is asked with the memory of another sample of the 
 question         the question with an empty context: what the wording alone gives
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from lm2.evaluation.models import MemoryRunner, Runner
 
@@ -51,10 +50,30 @@ def partner(index: int, indices: Iterable[int]) -> int | None:
     return next((other for other in (index ^ 1, index - 1, index + 1) if other in there), None)
 
 
+class Query(NamedTuple):
+    """A question to a runner: the sample, the condition, and the sample whose memory `exchanged` takes."""
+
+    sample: Question
+    condition: str
+    other: Question | None = None
+
+    def texts(self) -> list[tuple[Question, str]]:
+        """The texts that have to be read into a memory for it, each with the way it is read.
+
+        Raises:
+            ValueError: `exchanged` without another sample.
+        """
+        if self.condition not in ("exchanged", "carried", "reset", "frozen"):
+            return []
+        if self.condition != "exchanged":
+            return [(self.sample, self.condition)]
+        if self.other is None:
+            raise ValueError("the control exchanged needs at least 2 samples in a cell, and there is 1: ask more")
+        return [(self.sample, "carried"), (self.other, "carried")]
+
+
 class Asker:
     """Asks one runner about the samples of one task.
-
-    Readings of the two latest samples are kept, so that `carried` and `exchanged` read a text once.
 
     Args:
         before: the prompt before the context.
@@ -63,8 +82,19 @@ class Asker:
 
     def __init__(self, runner: Runner, before: str, after: str, max_new_tokens: int):
         self.runner, self.before, self.after, self.max_new_tokens = runner, before, after, max_new_tokens
-        self._readings: OrderedDict[Any, Any] = OrderedDict()
+        self._readings: dict[tuple[int, str], tuple[Question, Any]] = {}
         self._without_text: dict[str, str] = {}
+
+    def prepare(self, queries: Iterable[Query]) -> None:
+        """Read the texts of questions that come next, side by side and each once; other texts are forgotten.
+
+        Raises:
+            ValueError: `exchanged` in a cell of one sample.
+        """
+        wanted = {(id(sample), way): sample for one in queries for sample, way in one.texts()}
+        self._readings = {key: self._readings[key] for key in wanted if key in self._readings}
+        for way in ("carried", "reset", "frozen"):
+            self._read([sample for key, sample in wanted.items() if key[1] == way and key not in self._readings], way)
 
     def answer(self, sample: Question, condition: str, other: Question | None = None) -> str:
         """The answer to a sample; `other` is the one whose memory `exchanged` takes.
@@ -78,33 +108,34 @@ class Asker:
             return self._question_only(after)
         if condition == "plain":
             return self.runner.answer(self.before, sample.text(), after, self.max_new_tokens)
-        runner = self.runner
-        assert isinstance(runner, MemoryRunner)
-        return runner.finish(self._read(runner, sample, condition, other), after, self.max_new_tokens)
+        return self._memory().finish(self._reading(Query(sample, condition, other)), after, self.max_new_tokens)
 
     def _question_only(self, after: str) -> str:
         if after not in self._without_text:
             self._without_text[after] = self.runner.answer(self.before, (), after, self.max_new_tokens)
         return self._without_text[after]
 
-    def _read(self, runner: MemoryRunner, sample: Question, condition: str, other: Question | None) -> Any:
-        if condition == "carried":
-            return self._carried(runner, sample)
-        if condition == "exchanged":
-            if other is None:
-                raise ValueError("the control exchanged needs at least 2 samples in a cell, and there is 1: ask more")
-            return runner.exchange(self._carried(runner, sample), self._carried(runner, other))
-        if condition == "reset":
-            return runner.read(self.before, sample.text(), runner.reset)
-        assert condition == "frozen", condition
-        half = runner.segments(self.before, sample.text()) // 2
-        return runner.read(self.before, sample.text(), runner.frozen_after(half))
+    def _reading(self, query: Query) -> Any:
+        keys = [(id(sample), way) for sample, way in query.texts()]
+        if not all(key in self._readings for key in keys):
+            self.prepare([query])
+        found = [self._readings[key][1] for key in keys]
+        return self._memory().exchange(*found) if query.condition == "exchanged" else found[0]
 
-    def _carried(self, runner: MemoryRunner, sample: Question) -> Any:
-        key = id(sample)
-        if key not in self._readings:
-            self._readings[key] = (sample, runner.read(self.before, sample.text()))
-        self._readings.move_to_end(key)
-        while len(self._readings) > 2:
-            self._readings.popitem(last=False)
-        return self._readings[key][1]
+    def _read(self, samples: Sequence[Question], way: str) -> None:
+        """Texts that are to be frozen after different segments are read one group after the other."""
+        if not samples:
+            return
+        runner, groups = self._memory(), dict[int, list[Question]]()
+        for sample in samples:
+            half = runner.segments(self.before, sample.text()) // 2 if way == "frozen" else 0
+            groups.setdefault(half, []).append(sample)
+        for half, group in groups.items():
+            policy = {"carried": None, "reset": runner.reset, "frozen": runner.frozen_after(half)}[way]
+            readings = runner.read_all(self.before, [sample.text() for sample in group], policy)
+            pairs = zip(group, readings, strict=True)
+            self._readings |= {(id(sample), way): (sample, reading) for sample, reading in pairs}
+
+    def _memory(self) -> MemoryRunner:
+        assert isinstance(self.runner, MemoryRunner)
+        return self.runner

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from lm2.evaluation.babilong import Sample, SampleSource
 from lm2.evaluation.config import BabilongConfig
-from lm2.evaluation.controls import QUESTION, Asker, conditions, partner
+from lm2.evaluation.controls import QUESTION, Asker, Query, conditions, partner
 from lm2.evaluation.models import Runner, TooLong, load_runner, parse_specs
 from lm2.evaluation.prompts import prompt_parts
 from lm2.evaluation.records import Records, share, wait_for_all
@@ -128,10 +129,12 @@ def ask(runner: Runner, todo: list[Job], records: Records, config: BabilongConfi
     began = time.perf_counter()
     with bar:
         line = bar.add_task(runner.name, total=sum(job.cost for job in left))
-        for job, asker in _with_askers(runner, left, config):
-            bar.update(line, description=f"{runner.name}, {' '.join(job.cell)}, {job.condition}")
-            records.add(job.key, answer(job, asker))
-            bar.advance(line, job.cost)
+        for group, asker in _with_askers(runner, left, config):
+            bar.update(line, description=f"{runner.name}, {' '.join(group[0].cell)}")
+            reading = _prepare(asker, group)
+            for job in group:
+                records.add(job.key, answer(job, asker, reading))
+                bar.advance(line, job.cost)
         bar.update(line, description=runner.name)
     console.print(
         f"{runner.name}: {len(left):,} answers in {time.perf_counter() - began:.0f} s, "
@@ -140,14 +143,22 @@ def ask(runner: Runner, todo: list[Job], records: Records, config: BabilongConfi
     )
 
 
-def _with_askers(runner: Runner, todo: list[Job], config: BabilongConfig) -> Iterator[tuple[Job, Asker]]:
-    asker, at = None, None
-    for job in todo:
-        if asker is None or job.cell[0] != at:
-            at = job.cell[0]
-            before, after = prompt_parts(at, config.instruction, config.examples, config.post_prompt)
-            asker = Asker(runner, before, after, config.max_new_tokens)
-        yield job, asker
+def _with_askers(runner: Runner, todo: list[Job], config: BabilongConfig) -> Iterator[tuple[list[Job], Asker]]:
+    """The questions in groups whose texts are read side by side, each group with what asks its task."""
+    for task, of_task in groupby(todo, key=lambda job: job.cell[0]):
+        before, after = prompt_parts(task, config.instruction, config.examples, config.post_prompt)
+        asker = Asker(runner, before, after, config.max_new_tokens)
+        for _, of_cell in groupby(of_task, key=lambda job: job.cell):
+            by_sample = [list(jobs) for _, jobs in groupby(of_cell, key=lambda job: job.sample.index)]
+            for start in range(0, len(by_sample), config.batch_size):
+                yield list(chain.from_iterable(by_sample[start : start + config.batch_size])), asker
+
+
+def _prepare(asker: Asker, group: Sequence[Job]) -> float:
+    """Read the texts of a group; the seconds that this took for each of its questions."""
+    began = time.perf_counter()
+    asker.prepare(Query(job.sample, job.condition, job.other) for job in group)
+    return (time.perf_counter() - began) / len(group)
 
 
 def _is_done(job: Job, records: Records) -> bool:
@@ -162,8 +173,12 @@ def _is_done(job: Job, records: Records) -> bool:
     return True
 
 
-def answer(job: Job, asker: Asker) -> dict[str, Any]:
-    """What is kept of a question: the output, or why there is none, and what scoring needs of the sample."""
+def answer(job: Job, asker: Asker, reading: float) -> dict[str, Any]:
+    """What is kept of a question: the output, or why there is none, and what scoring needs of the sample.
+
+    Args:
+        reading: seconds of reading that are its share.
+    """
     sample, began = job.sample, time.perf_counter()
     try:
         found = {"output": asker.answer(sample, job.condition, job.other)}
@@ -175,7 +190,7 @@ def answer(job: Job, asker: Asker) -> dict[str, Any]:
         "target": sample.target,
         "distance": distance(sample),
         "sample": digest(sample),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(reading + time.perf_counter() - began, 3),
     }
 
 

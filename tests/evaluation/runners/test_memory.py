@@ -5,7 +5,7 @@ import torch
 
 from lm2 import LM2Cache
 from lm2.evaluation.codec import ANCHOR
-from lm2.evaluation.runners.memory import StreamingRunner, with_memory
+from lm2.evaluation.runners.memory import SEGMENTS_AT_ONCE, StreamingRunner, with_memory
 from tests.evaluation import tiny
 
 BEFORE, AFTER, NEW = "<context>\n", "\n</context>\n\nQuestion: Where is Mary?", 20
@@ -60,7 +60,7 @@ def test_calls_end_at_borders_and_the_text_before_the_context_is_read_once(kind,
     """A call of several segments takes the time of whole ones, so what is behind the last border goes alone."""
     own, calls, run = runner(kind), [], StreamingRunner._run
     monkeypatch.setattr(
-        StreamingRunner, "_run", lambda self, at, ids: calls.append((at.tokens, ids)) or run(self, at, ids)
+        StreamingRunner, "_run", lambda self, at, ids: calls.append((at.tokens, ids[0])) or run(self, at, ids)
     )
     answers = [own.answer(before, [CONTEXT], AFTER, 3) for before in (BEFORE, BEFORE, "Look. ", BEFORE)]
     assert sum(read == 0 for read, _ in calls) == 3
@@ -71,6 +71,37 @@ def test_calls_end_at_borders_and_the_text_before_the_context_is_read_once(kind,
     assert answers == [
         runner(kind).answer(before, [CONTEXT], AFTER, 3) for before in (BEFORE, BEFORE, "Look. ", BEFORE)
     ]
+
+
+TEXTS = ([CONTEXT], [CONTEXT[i : i + 37] for i in range(0, len(CONTEXT), 37)], ["Hi"], [], [tiny.prose(50, seed=3)])
+
+
+@pytest.mark.parametrize("policy", ["none", "reset", "frozen"])
+@pytest.mark.parametrize("before", [BEFORE, ""])
+def test_texts_read_side_by_side_are_read_as_each_alone(kind, policy, before):
+    """Of any lengths, also none at all."""
+    own = runner(kind)
+    how = {"none": None, "reset": own.reset, "frozen": own.frozen_after(3)}[policy]
+    alone = [own.read(before, pieces, how) for pieces in TEXTS]
+    together = own.read_all(before, TEXTS, how)
+    assert [r.tokens for r in together] == [r.tokens for r in alone]
+    assert [r.stream for r in together] == [r.stream for r in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.state is None) == (other.state is None)
+        for a, b in zip(memory_of(one.state), memory_of(other.state), strict=True) if one.state else ():
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-3 * b.abs().max().clamp(min=1).item())
+        assert own.finish(one, AFTER, NEW) == own.finish(other, AFTER, NEW)
+
+
+def test_side_by_side_takes_fewer_calls_and_each_has_few_segments(kind, monkeypatch):
+    own, calls, run = runner(kind), [], StreamingRunner._run
+    monkeypatch.setattr(StreamingRunner, "_run", lambda self, at, ids: calls.append(ids) or run(self, at, ids))
+    for texts in ([[CONTEXT]], [[CONTEXT]] * 8):
+        calls.clear()
+        own.read_all(BEFORE, texts, None)
+        whole = [ids for ids in calls if len(ids) == len(texts) and len(ids[0]) >= tiny.SEGMENT]
+        assert whole
+        assert all(len(ids) * len(ids[0]) <= SEGMENTS_AT_ONCE * tiny.SEGMENT for ids in whole)
 
 
 def test_segments_are_counted_without_running_the_model(kind, monkeypatch):

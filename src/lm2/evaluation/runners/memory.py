@@ -1,10 +1,13 @@
 """Models with a memory: LM2, RMT and ARMT read segment by segment, and keep a state of constant size and no text.
 
-A text is read into a `Reading`, a value that can be asked many times. What happens to the memory at the end of a
+A text is read into a `Reading`, a value that can be asked many times. Texts are read side by side, whole segments of
+all of them in a call: a call for one text alone costs almost as much. What happens to the memory at the end of a
 segment can be changed by a policy; this is how the controls of `lm2.evaluation.controls` are made.
+
+Shape suffixes: R texts side by side, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -20,7 +23,8 @@ from lm2.evaluation.runners.decoding import greedy
 from lm2.memory import initial_bank
 from lm2.modeling import LM2ForCausalLM
 
-SEGMENTS_AT_ONCE = 16
+SEGMENTS_AT_ONCE = 32
+"""Segments of a call, of all texts together."""
 
 State = Any
 """`LM2Cache`, or the `SegmentState` of RMT and ARMT: the open segment and the memory."""
@@ -30,13 +34,38 @@ Policy = Callable[[State, State, int], State]
 
 @dataclass(frozen=True)
 class Reading:
-    """A text read so far: the model's state, the logits after its last token, and the words not yet encoded."""
+    """A text read so far: the model's state, the logits after its last token, and the words not yet encoded.
+
+    While texts are read side by side, state and logits have a row for each.
+    """
 
     state: State
-    logits_V: Tensor | None
+    logits_RV: Tensor | None
     stream: TokenStream
     tokens: int
     policy: Policy | None
+
+
+class _Feed:
+    """The tokens of a text on its way, which are made as they are needed."""
+
+    def __init__(self, stream: TokenStream, pieces: Iterable[str]):
+        self.stream, self._pieces, self._ids = stream, iter(pieces), list[int]()
+
+    def ready(self, wanted: int) -> int:
+        """How many tokens can be taken: as many as wanted, or more, or all that are left."""
+        while len(self._ids) < wanted:
+            piece = next(self._pieces, None)
+            self.stream, ids = self.stream.settle() if piece is None else self.stream.push(piece)
+            self._ids += ids
+            if piece is None:
+                break
+        return len(self._ids)
+
+    def take(self, tokens: int | None = None) -> list[int]:
+        """The next tokens, all that are ready by default."""
+        taken, self._ids = self._ids[:tokens], [] if tokens is None else self._ids[tokens:]
+        return taken
 
 
 def has_memory(model: PreTrainedModel) -> bool:
@@ -62,18 +91,32 @@ class StreamingRunner:
         return self.finish(self.read(before, pieces), after, max_new_tokens)
 
     def read(self, before: str, pieces: Iterable[str], policy: Policy | None = None) -> Reading:
-        """Read a text up to the question, in super-chunks of 16 segments, or segment by segment under a policy."""
-        reading = self._opening(before, policy)
-        waiting: list[int] = []
-        chunk = self.segment_length * (SEGMENTS_AT_ONCE if policy is None else 1)
-        for piece in pieces:
-            stream, ids = reading.stream.push(piece)
-            reading = replace(reading, stream=stream)
-            waiting += ids
-            ready = len(waiting) // chunk * chunk
-            reading, waiting = self._feed(reading, waiting[:ready]), waiting[ready:]
-        stream, ids = reading.stream.settle()
-        return self._feed(replace(reading, stream=stream), waiting + ids)
+        """Read a text up to the question: many segments in a call, or segment by segment under a policy."""
+        return self.read_all(before, [pieces], policy)[0]
+
+    def read_all(self, before: str, texts: Sequence[Iterable[str]], policy: Policy | None = None) -> list[Reading]:
+        """Read texts side by side, as `read` reads each: whole segments together, and what is left of each alone."""
+        opening = self._opening(before, policy)
+        feeds = [_Feed(opening.stream, pieces) for pieces in texts]
+        open_, done = list(range(len(feeds))), {}
+        together = _part(opening, [0] * len(feeds))
+        while open_:
+            segments = self._whole_segments(together, [feeds[i] for i in open_])
+            if ended := [row for row, n in enumerate(segments) if n == 0]:
+                done |= {open_[row]: _part(together, [row]) for row in ended}
+                kept = [row for row, n in enumerate(segments) if n > 0]
+                together, open_ = _part(together, kept), [open_[row] for row in kept]
+                continue
+            tokens = min(segments) * self.segment_length - together.tokens % self.segment_length
+            together = self._run(together, [feeds[i].take(tokens) for i in open_])
+        return [self._feed(replace(done[i], stream=feed.stream), feed.take()) for i, feed in enumerate(feeds)]
+
+    def _whole_segments(self, together: Reading, feeds: Sequence[_Feed]) -> list[int]:
+        """How many segments of each text the next call can complete."""
+        at_once = max(1, SEGMENTS_AT_ONCE // len(feeds)) if together.policy is None else 1
+        begun = together.tokens % self.segment_length
+        wanted = at_once * self.segment_length - begun
+        return [min((begun + feed.ready(wanted)) // self.segment_length, at_once) for feed in feeds]
 
     def _opening(self, before: str, policy: Policy | None) -> Reading:
         """What stands before the text. It is that of all samples of a task, so it is kept from one to the next."""
@@ -129,7 +172,7 @@ class StreamingRunner:
     def _feed(self, reading: Reading, ids: list[int]) -> Reading:
         while ids:
             chunk = self._chunk(reading, len(ids))
-            reading, ids = self._run(reading, ids[:chunk]), ids[chunk:]
+            reading, ids = self._run(reading, [ids[:chunk]]), ids[chunk:]
         return reading
 
     def _chunk(self, reading: Reading, waiting: int) -> int:
@@ -144,18 +187,18 @@ class StreamingRunner:
         return min((read + waiting) // T, SEGMENTS_AT_ONCE) * T - read
 
     @torch.no_grad()
-    def _run(self, reading: Reading, ids: list[int]) -> Reading:
+    def _run(self, reading: Reading, ids: list[list[int]]) -> Reading:
         before = _fork(reading.state)
         output = self.model(
-            torch.tensor([ids], device=self.model.device),
+            torch.tensor(ids, device=self.model.device),
             past_key_values=reading.state,
             use_cache=True,
             logits_to_keep=1,
         )
-        state, tokens = output.past_key_values, reading.tokens + len(ids)
+        state, tokens = output.past_key_values, reading.tokens + len(ids[0])
         if reading.policy is not None and tokens % self.segment_length == 0:
             state = reading.policy(before, state, tokens // self.segment_length)
-        return replace(reading, state=state, logits_V=output.logits[0, -1], tokens=tokens)
+        return replace(reading, state=state, logits_RV=output.logits[:, -1], tokens=tokens)
 
 
 def with_memory(model: PreTrainedModel, state: State, source: State | None) -> State:
@@ -164,13 +207,15 @@ def with_memory(model: PreTrainedModel, state: State, source: State | None) -> S
     if isinstance(state, LM2Cache):
         return _with_banks(state, source)
     assert isinstance(model, SegmentedForCausalLM)
-    return replace(state, memory=(model.initial_state(1) if source is None else source).memory)
+    return replace(state, memory=(model.initial_state(len(state.count_B)) if source is None else source).memory)
 
 
 def _with_banks(cache: LM2Cache, source: LM2Cache | None) -> LM2Cache:
     changed = cache.copy()
     banks = [state.bank for state in cache.states]
-    starts = [None if bank is None else initial_bank(*bank.shape[1:], device=bank.device)[None] for bank in banks]
+    starts = [
+        None if bank is None else initial_bank(*bank.shape[1:], device=bank.device).expand_as(bank) for bank in banks
+    ]
     others = starts if source is None or not source.states else [state.bank for state in source.states]
     changed.states = [state._replace(bank=bank) for state, bank in zip(cache.states, others, strict=True)]
     return changed
@@ -181,6 +226,13 @@ def _fork(state: State) -> State:
     return state.copy() if isinstance(state, LM2Cache) else state
 
 
+def _part(together: Reading, rows: list[int]) -> Reading:
+    """Some rows of texts that are read side by side; a row can be named more than once."""
+    if together.logits_RV is None:  # nothing has been read
+        return together
+    return replace(together, state=together.state.select(rows), logits_RV=together.logits_RV[rows])
+
+
 def _logits(reading: Reading) -> Tensor:
-    assert reading.logits_V is not None, "a prompt has at least one token"
-    return reading.logits_V
+    assert reading.logits_RV is not None, "a prompt has at least one token"
+    return reading.logits_RV[0]
