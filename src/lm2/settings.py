@@ -1,6 +1,7 @@
 """The settings of a folder that a command goes on with: written at first, and later to be the same."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,10 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
         raise ValueError(
             f"{folder} holds a {what} with other settings ({'; '.join(changed)}): choose another --out, or remove it"
         )
+
+
+def published_settings(folder: Path, paths: Iterable[str] = ("babi", "books")) -> dict[str, dict[str, Any]]:
+    """The settings of a folder as they stand beside its numbers: of the options that are paths, the last name only."""
+    settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    named = {name: Path(value).name for name, value in settings["options"].items() if name in paths and value}
+    return {**settings, "options": {**settings["options"], **named}}

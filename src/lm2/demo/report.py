@@ -15,7 +15,7 @@ from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
 from lm2.environment import environment
 from lm2.evaluation.statistics import wilson
 from lm2.files import replacing
-from lm2.settings import SETTINGS_FILE
+from lm2.settings import published_settings
 from lm2.training.folder import TRAINING_FILE
 
 EXAMPLES = 3
@@ -34,7 +34,7 @@ def collect(options: DemoConfig) -> dict[str, Any]:
         for name in CONTENDERS
     ]
     return {
-        **json.loads((options.out / SETTINGS_FILE).read_text(encoding="utf-8")),
+        **published_settings(options.out),
         "environment": environment(),
         "training": {name: _training_of(options, name, answers.get(name)) for name in ("base", *CONTENDERS)},
         "accuracy": rows,

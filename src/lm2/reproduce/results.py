@@ -16,7 +16,7 @@ from lm2.reproduce.claims import Measured, claims
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.sizes import CONTENDERS, MEMORIES, NAMES, Cells, Sizes
 from lm2.reproduce.work import chosen_rate, search_folder
-from lm2.settings import SETTINGS_FILE
+from lm2.settings import published_settings
 from lm2.training.folder import TRAINING_FILE
 
 SHOWN = ("lm2", "rmt", "armt", "plain")
@@ -33,7 +33,7 @@ def collect(config: ReproduceConfig, sizes: Sizes) -> dict[str, Any]:
     tests = paired(folder / "claimed.json", reports["claimed"])
     measured = measure(sizes, reports, tests)
     return {
-        **json.loads((config.out / SETTINGS_FILE).read_text(encoding="utf-8")),
+        **published_settings(config.out),
         "environment": environment(),
         "claims": [asdict(claim) for claim in claims(measured)],
         "measured": asdict(measured),
