@@ -17,7 +17,7 @@ from lm2.training.folder import MODEL_FOLDER, steps_done
 
 TOKENS_PER_SECOND = {"base": 19_000, "lm2": 15_000, "rmt": 15_000, "armt": 12_500, "plain": 19_000}
 """Of training, at the full size."""
-READING = {"lm2": (45e-6, 114e-6), "rmt": (48e-6, 59e-6), "armt": (82e-6, 93e-6), "plain": (4e-6, 0.0)}
+READING = {"lm2": (30e-6, 60e-6), "rmt": (31e-6, 60e-6), "armt": (34e-6, 62e-6), "plain": (4e-6, 0.0)}
 """Seconds for a token of the questions' texts, and for one that is read segment by segment under a control."""
 OWN_TOKENS = 1.25
 """Tokens of the models for one of GPT-2, in books."""
