@@ -33,12 +33,14 @@ def test_the_loss_rises_by_the_cost_of_the_mean_share():
 
 @pytest.mark.parametrize(
     ("step", "expected"),
-    [(0, 0.0025), (40, 0.0025), (50, 0.0025 * 200**0.25), (60, 0.0025 * 200**0.5), (80, 0.5), (900, 0.5)],
+    [(0, 0.005), (40, 0.005), (50, 0.005 * 100**0.25), (60, 0.05), (80, 0.5), (900, 0.5)],
 )
 def test_a_price_rises_by_equal_factors(step, expected):
     assert price(0.5, (40, 80), step) == pytest.approx(expected)
     assert price(0.5, (0, 0), step) == 0.5
-    assert price(0.5, (40, 40), step) == pytest.approx(0.5 if step >= 40 else 0.0025)
+    assert price(0.5, (40, 40), step) == pytest.approx(0.5 if step >= 40 else 0.005)
+    assert price(50.0, (40, 80), min(step, 40)) == price(0.5, (40, 80), 0), "the same at first, whatever it ends at"
+    assert price(0.001, (40, 80), step) == 0.001
 
 
 def test_a_step_on_the_way_pays_the_price_of_that_step():
@@ -47,7 +49,7 @@ def test_a_step_on_the_way_pays_the_price_of_that_step():
         with_write_cost(model, batch, 60, cost=cost, rise=rise).loss
         for cost, rise in ((0.0, (0, 0)), (50.0, (0, 0)), (50.0, (40, 80)))
     )
-    torch.testing.assert_close(part - plain, (whole - plain) / 200**0.5, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(part - plain, (whole - plain) / 100, atol=1e-5, rtol=1e-3)
 
 
 def test_shares_of_a_run_are_steps():

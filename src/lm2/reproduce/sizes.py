@@ -81,8 +81,8 @@ FULL = Sizes(
         memory_tokens=16,
         base_steps=5000,
         steps=3500,
-        write_cost=1.0,
-        write_cost_rise=(0.4, 0.9),
+        write_cost=10.0,
+        write_cost_rise=(0.4, 0.8),
     )
 )
 _QUICK = (Phase(0.5, (2,), ("repeated",)), Phase(0.5, (1, 2), ("dense", "scattered")))

@@ -15,7 +15,7 @@ from lm2.memory import WriteGate
 
 Forward = Callable[[Any, dict[str, Any], int], Any]
 FIRST = 0.005
-"""The share of a rising price that is asked from the start."""
+"""What a rising price is at first, whatever it ends at: several tasks are not learned where each attempt costs."""
 
 
 def fresh_rows(model: nn.Module, batch: dict[str, Any], step: int) -> Any:
@@ -24,11 +24,11 @@ def fresh_rows(model: nn.Module, batch: dict[str, Any], step: int) -> Any:
 
 
 def price(cost: float, rise: tuple[int, int], step: int) -> float:
-    """0.5 % of the cost up to the first step of `rise`, all of it from the second on, and between by equal factors."""
+    """FIRST up to the first step of `rise`, the cost from the second on, between by equal factors, never above it."""
     first, last = rise
-    if step >= last:
+    if step >= last or cost <= FIRST:
         return cost
-    return cost * FIRST ** (1 if step <= first else (last - step) / (last - first))
+    return cost * (FIRST / cost) ** (1 if step <= first else (last - step) / (last - first))
 
 
 def priced(cost: float, rise: tuple[float, float], steps: int, forward: Forward = fresh_rows) -> Forward:
