@@ -1,13 +1,14 @@
 """The settings of a folder that a command goes on with: written at first, and later to be the same."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lm2.files import replacing
 
 SETTINGS_FILE = "settings.json"
+PATHS = ("babi", "books")
+"""Options that are folders of texts."""
 
 
 def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str) -> None:
@@ -36,8 +37,8 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
         )
 
 
-def published_settings(folder: Path, paths: Iterable[str] = ("babi", "books")) -> dict[str, dict[str, Any]]:
-    """The settings of a folder as they stand beside its numbers: of the options that are paths, the last name only."""
+def published_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings of a folder as they stand beside its numbers: of folders of texts the last name only."""
     settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    named = {name: Path(value).name for name, value in settings["options"].items() if name in paths and value}
+    named = {name: Path(value).name for name, value in settings["options"].items() if name in PATHS and value}
     return {**settings, "options": {**settings["options"], **named}}

@@ -15,6 +15,8 @@ from lm2.evaluation.models import MemoryRunner, Runner
 CONTROLS = ("reset", "frozen", "exchanged")
 MAIN = ("plain", "carried")
 QUESTION = "question"
+WAYS = ("carried", "reset", "frozen")
+"""How a text is read into a memory; `exchanged` takes readings that were carried."""
 MEANINGS = {
     "plain": "as the model works",
     "carried": "memory carried from segment to segment",
@@ -63,10 +65,8 @@ class Query(NamedTuple):
         Raises:
             ValueError: `exchanged` without another sample.
         """
-        if self.condition not in ("exchanged", "carried", "reset", "frozen"):
-            return []
         if self.condition != "exchanged":
-            return [(self.sample, self.condition)]
+            return [(self.sample, self.condition)] if self.condition in WAYS else []
         if self.other is None:
             raise ValueError("the control exchanged needs at least 2 samples in a cell, and there is 1: ask more")
         return [(self.sample, "carried"), (self.other, "carried")]
@@ -93,7 +93,7 @@ class Asker:
         """
         wanted = {(id(sample), way): sample for one in queries for sample, way in one.texts()}
         self._readings = {key: self._readings[key] for key in wanted if key in self._readings}
-        for way in ("carried", "reset", "frozen"):
+        for way in WAYS:
             self._read([sample for key, sample in wanted.items() if key[1] == way and key not in self._readings], way)
 
     def answer(self, sample: Question, condition: str, other: Question | None = None) -> str:
