@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm2.data.background import GeneratedSentences
-from lm2.data.pool import RARE, HarderPool, TokenPool
+from lm2.data.pool import TokenPool
 
 
 def read(pool, n, seed=0):
@@ -38,30 +38,3 @@ def test_impossible_pools_are_refused(tokenizer):
         TokenPool(GeneratedSentences(min_tokens=900), tokenizer, seed=0, n_tokens=100)
     with pytest.raises(ValueError, match="at least 1 token, n_tokens is 0"):
         TokenPool(GeneratedSentences(), tokenizer, seed=0, n_tokens=0)
-
-
-def test_a_harder_pool_has_telling_sentences_more_often_and_each_word_equally(pool):
-    counts = {word: sum(word in pool[i] for i in range(len(pool))) for word in np.unique(pool.ids).tolist()}
-    rarest = sorted((n, word) for word, n in counts.items() if n < RARE * len(pool))
-    few, many, everywhere = rarest[0][1], rarest[-1][1], max(counts, key=counts.get)
-    harder = HarderPool(pool, [few, many, everywhere, int(pool.ids.max()) + 1], telling=0.5, strange=0.0)
-    assert [len(found) for found in harder.holders] == [counts[word] for word in sorted((few, many))]
-    got = read(harder, 4000)
-    known = {tuple(pool[i].tolist()) for i in range(len(pool))}
-    assert all(tuple(ids.tolist()) in known for ids in got)
-    for word in (few, many):
-        assert 0.2 < np.mean([word in ids for ids in got]) < 0.3
-    assert len({tuple(ids.tolist()) for ids in got}) > 100  # the other half is the pool
-
-
-def test_a_harder_pool_has_strange_tokens_of_the_pool(pool):
-    strange = read(HarderPool(pool, [], telling=0.5, strange=0.1), 500)
-    changed = np.concatenate(strange) != np.concatenate(read(pool, 500))
-    assert 0.08 < changed.mean() < 0.12
-    assert set(np.concatenate(strange).tolist()) <= set(pool.ids.tolist())
-
-
-def test_without_telling_words_and_strange_tokens_a_harder_pool_is_the_pool(pool):
-    harder = HarderPool(pool, [int(pool.ids.max()) + 1], telling=1.0, strange=0.0)
-    first = next(harder.sentences(np.random.default_rng(3)))
-    assert first.tolist() == next(pool.sentences(np.random.default_rng(3))).tolist()

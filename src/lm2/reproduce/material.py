@@ -14,10 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from lm2.data.babi import OBJECTS, Story, read_stories
 from lm2.data.background import BookSentences, GeneratedSentences, Sentences
-from lm2.data.pool import HarderPool, Pool, TokenPool
+from lm2.data.pool import TokenPool
 from lm2.data.questions import NUMBERS
 from lm2.data.rooms import OPPOSITE
-from lm2.data.rows import Encoder
 from lm2.data.rumours import CAST
 from lm2.data.tokenizer import babi_words, train_tokenizer
 from lm2.data.world import GIVE, GIVERS
@@ -26,14 +25,12 @@ from lm2.evaluation.babilong import LocalBabilong
 from lm2.evaluation.sentences import Background
 from lm2.evaluation.tokens import LengthTokenizer
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.rows import AFTER, BEFORE, JointRows, short_story
+from lm2.reproduce.rows import AFTER, BEFORE, JointRows
 from lm2.reproduce.sizes import Sizes
 
 VALIDATION_SHARE = 5
 """Validation has a fifth of the background of training."""
 EVERY_TENTH = 10
-SHORT_STORIES = 200
-"""Of each task; they have every word of its facts."""
 SAMPLE_SET = 1000
 
 
@@ -116,33 +113,21 @@ def load_tokenizer(config: ReproduceConfig) -> PreTrainedTokenizerFast:
 
 
 def training_rows(config: ReproduceConfig, sizes: Sizes) -> JointRows:
-    """What makes the rows of the backbone's training."""
-    return _rows(config, sizes, _training_pool(config, sizes), validation=False)
-
-
-def harder_rows(config: ReproduceConfig, sizes: Sizes) -> JointRows:
-    """What makes the rows of a contender's training: the same in background that is harder to read past."""
-    draw, encode = np.random.default_rng(10 * config.seed), Encoder(load_tokenizer(config))
-    facts = {fact for task in sizes.main.tasks for _ in range(SHORT_STORIES) for fact in short_story(task, draw).facts}
-    told = {i for fact in sorted(facts) for i in encode(f" {fact}")}
-    pool = HarderPool(_training_pool(config, sizes), told, sizes.telling, sizes.strange)
-    return _rows(config, sizes, pool, validation=False)
+    """What makes the rows of training."""
+    return _rows(config, sizes, texts_of(config).training, sizes.pool_tokens, validation=False)
 
 
 def validation_rows(config: ReproduceConfig, sizes: Sizes) -> JointRows:
     """What makes the rows of validation: other background, other stories."""
     size = sizes.pool_tokens // VALIDATION_SHARE
-    pool = TokenPool(texts_of(config).validation, load_tokenizer(config), 10 * config.seed + 2, size)
-    return _rows(config, sizes, pool, validation=True)
+    return _rows(config, sizes, texts_of(config).validation, size, validation=True)
 
 
-def _training_pool(config: ReproduceConfig, sizes: Sizes) -> TokenPool:
-    return TokenPool(texts_of(config).training, load_tokenizer(config), 10 * config.seed + 1, sizes.pool_tokens)
-
-
-def _rows(config: ReproduceConfig, sizes: Sizes, pool: Pool, *, validation: bool) -> JointRows:
+def _rows(config: ReproduceConfig, sizes: Sizes, source: Sentences, n_tokens: int, *, validation: bool) -> JointRows:
+    tokenizer = load_tokenizer(config)
+    pool = TokenPool(source, tokenizer, 10 * config.seed + 1 + validation, n_tokens)
     stories = stories_of(config, sizes.main.tasks, validation=validation)
-    return JointRows(load_tokenizer(config), pool, sizes.recipe.segment_length, stories)
+    return JointRows(tokenizer, pool, sizes.recipe.segment_length, stories)
 
 
 def samples(config: ReproduceConfig) -> LocalBabilong:

@@ -52,10 +52,6 @@ class Sizes:
     tokenizer_texts: int = 8000
     pool_tokens: int = 1_500_000
     """Tokens of background to train with; a fifth as many to validate with"""
-    telling: float = 0.3
-    """Share of the background's sentences, in the contenders' training, that is drawn for a word of the stories"""
-    strange: float = 0.05
-    """Share of its tokens that is any token"""
     passages: int = 5
     passage_words: int = 8
     """Retrieval: so many passages of so many words, which is about a sentence"""

@@ -22,7 +22,7 @@ class Work:
 
     def __init__(self, config: ReproduceConfig, sizes: Sizes):
         self.config, self.sizes = config, sizes
-        self._harder: JointRows | None = None
+        self._rows: JointRows | None = None
         self._held_out: JointRows | None = None
 
     def prepare(self) -> None:
@@ -36,9 +36,10 @@ class Work:
     def train_base(self) -> None:
         """Train the backbone on single segments."""
         recipe, tokenizer = self.sizes.recipe, material.load_tokenizer(self.config)
-        rows, start = material.training_rows(self.config, self.sizes), partial(_base, recipe, len(tokenizer))
-        run = training_run(recipe, "base", rows, start, self.config.out / "base", self._seed)
-        tokens = training_tokens(run, recipe, rows, "base")
+        run = training_run(
+            recipe, "base", self.rows(), partial(_base, recipe, len(tokenizer)), self.config.out / "base", self._seed
+        )
+        tokens = training_tokens(run, recipe, self.rows(), "base")
         train_folder(run, tokenizer, tokens, attrgetter("backbone"))
 
     def search(self, name: str, rate: float) -> None:
@@ -52,10 +53,10 @@ class Work:
         self._train(name, recipe, self.config.out / name, self.sizes.validations)
 
     def rows(self) -> JointRows:
-        """What makes the rows of the contenders' training."""
-        if self._harder is None:
-            self._harder = material.harder_rows(self.config, self.sizes)
-        return self._harder
+        """What makes the rows of training."""
+        if self._rows is None:
+            self._rows = material.training_rows(self.config, self.sizes)
+        return self._rows
 
     @property
     def _seed(self) -> int:
