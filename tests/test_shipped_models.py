@@ -1,5 +1,6 @@
 """The models in `models/`: small, with a card, loaded by the usual classes, and as good as their cards say."""
 
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lm2.data.people import Stories
 from lm2.data.pool import TokenPool
 from lm2.data.rows import evaluation_samples
 from lm2.demo.evaluation import answer
+from lm2.evaluation import babilong_run
+from lm2.evaluation.config import BabilongConfig
 
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = sorted(path.parent.name for path in MODELS.glob("*/config.json"))
@@ -23,7 +26,7 @@ HEADINGS = ("## Use", "## Data", "## Recipe", "## Numbers", "## Limits")
 
 
 def test_there_are_models():
-    assert NAMES == ["lm2-books", "lm2-tiny-qa1"]
+    assert NAMES == ["lm2-babilong", "lm2-books", "lm2-tiny-qa1"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,6 +58,25 @@ def test_the_qa1_model_remembers_through_64_segments():
     assert (answer(model, ids, T) == right).float().mean() >= 0.9
     alone = answer(model, ids[:, -T:], T)  # the last segment alone: the fact is not in it
     assert (alone == right).float().mean() <= 0.5
+
+
+def test_the_model_of_babilong_answers_its_questions(tmp_path):
+    """In generated sentences, which are strange to it: its card has the numbers of both."""
+    babilong_run.run(
+        BabilongConfig(
+            (f"it={MODELS / 'lm2-babilong'}",),
+            out=tmp_path,
+            tasks=("qa1",),
+            lengths=("2k",),
+            samples=(20,),
+            controls=("reset",),
+            max_new_tokens=4,
+        )
+    )
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    found = {cell["condition"]: cell["accuracy"] for cell in report["cells"]}
+    assert found["carried"] >= 0.7
+    assert found["reset"] <= 0.5
 
 
 def test_the_model_of_books_remembers_what_was_told_of_people():
