@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from lm2.baselines import RMTConfig, RMTForCausalLM
@@ -49,6 +49,8 @@ BASE, ALONE, CONTROL = "base", "base in segments", "control"
 ARMS = (CONTROL, "lm2", "rmt")
 WHOLE = " whole"
 NAME = "general_ability"
+CHARACTERS = 16
+"""More than a token has in any text"""
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,28 @@ def with_segments_of(length: int, model: Path) -> Path:
     return folder
 
 
+def check_text(options: Options, tokenizer: Any) -> None:
+    """Before hours of training: whether there is a document to read in segments that hold a whole prompt.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+    texts = (text[: CHARACTERS * options.whole] for _, text in perplexity.documents(options.text, options.documents))
+    lengths = [len(tokenizer(text).input_ids) for text in texts]
+    if sum(length >= options.whole for length in lengths) < 2:
+        raise ValueError(
+            f"two documents of {options.text} or more must have {options.whole:,} tokens (--whole), and the longest of "
+            f"{len(lengths)} has {max(lengths):,}: give longer documents, or a smaller --whole"
+        )
+
+
 def models_of(options: Options, end: float) -> dict[str, str] | None:
     """Where each model is, by its name; None when time was up before all were trained."""
     alone = options.out / "segments"
     if not alone.exists():
         memory = {"memory_layers": (), "memory_slots": options.memory_slots}
         convert(options.base, alone, segment_length=options.segment_length, **memory)
+    check_text(options, AutoTokenizer.from_pretrained(alone))
     models = {BASE: options.base, ALONE: str(alone)}
     for arm in ARMS:
         if (folder := carry_out(plan_of(arm, options), stop_at=end)) is None:

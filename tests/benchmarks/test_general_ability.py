@@ -92,6 +92,14 @@ def check_whole_segments(options) -> None:
         assert all(torch.equal(value, whole.state_dict()[name]) for name, value in trained.state_dict().items())
 
 
+def test_held_out_documents_that_are_too_short_are_refused_before_any_training(ability, options):
+    with pytest.raises(
+        ValueError, match=r"must have 1,000,000 tokens .*the longest of 3 has [0-9,]+: give longer documents"
+    ):
+        ability.main(replace(options, whole=1_000_000))
+    assert not any((options.out / arm / "all").exists() for arm in ARMS)
+
+
 def test_all_arms_read_the_same_rows(ability, options):
     plans = {arm: ability.plan_of(arm, options).phases["all"] for arm in ARMS}
     described = {arm: run.describe() for arm, run in plans.items()}
