@@ -49,8 +49,6 @@ BASE, ALONE, CONTROL = "base", "base in segments", "control"
 ARMS = (CONTROL, "lm2", "rmt")
 WHOLE = " whole"
 NAME = "general_ability"
-CHARACTERS = 16
-"""More than a token has in any text"""
 
 
 @dataclass(frozen=True)
@@ -167,13 +165,13 @@ def with_segments_of(length: int, model: Path) -> Path:
 
 
 def check_text(options: Options, tokenizer: Any) -> None:
-    """Before hours of training: whether there is a document to read in segments that hold a whole prompt.
+    """Before hours of training: whether there are documents to read in segments that hold a whole prompt.
 
     Raises:
         ValueError: fewer than two.
     """
-    texts = (text[: CHARACTERS * options.whole] for _, text in perplexity.documents(options.text, options.documents))
-    lengths = [len(tokenizer(text).input_ids) for text in texts]
+    texts = perplexity.documents(options.text, options.documents)
+    lengths = [len(tokenizer(text).input_ids) for _, text in texts]
     if sum(length >= options.whole for length in lengths) < 2:
         raise ValueError(
             f"two documents of {options.text} or more must have {options.whole:,} tokens (--whole), and the longest of "
