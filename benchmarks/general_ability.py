@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -101,6 +101,8 @@ class Options:
     """Worked examples before each question"""
     questions: int | None = None
     """Ask only the first so many questions of each subject"""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of all models when they read and answer; auto is float32 on a CPU and bfloat16 on a GPU"""
 
 
 def plan_of(arm: str, options: Options) -> Plan:
@@ -207,6 +209,7 @@ def measure(options: Options, models: dict[str, str]) -> None:
                 segments=n,
                 segment_length=length,
                 limit=options.documents,
+                dtype=options.dtype,
                 out=options.out / f"perplexity-{length}",
             )
         )
@@ -217,6 +220,7 @@ def measure(options: Options, models: dict[str, str]) -> None:
             options.subjects,
             shots=options.shots,
             limit=options.questions,
+            dtype=options.dtype,
             out=options.out / "mmlu",
         )
     )

@@ -3,8 +3,8 @@
     python benchmarks/retrofit_smollm2.py passages --books books --out passages.jsonl
     python benchmarks/retrofit_smollm2.py report --runs runs --evaluations eval --out docs/results/retrofit_smollm2.json
 
-The commands between the two are on that page. A passage is 3,000 characters from the start of a paragraph, eight from
-each book of the validation and the test split, evenly spaced.
+The commands between the two are on that page. A passage begins with a paragraph; those of a book of the validation or
+the test split are evenly spaced.
 """
 
 import gzip
@@ -19,7 +19,6 @@ from lm2.evaluation.canvas import new_figure, save
 from lm2.evaluation.statistics import t_interval
 from lm2.files import replacing
 
-CHARACTERS, PER_BOOK = 3000, 8
 PHASES = ("memory", "all")
 PAIRS = {"lm2": "control", "memory-only": "base"}
 """Each evaluated model, and the one without memory that was trained the same way: the second not at all."""
@@ -32,23 +31,28 @@ class Passages:
     books: Path
     """Folder with validation.jsonl.gz and test.jsonl.gz"""
     out: Path
+    """JSON lines, a passage each"""
+    characters: int = 3000
+    """Length of a passage"""
+    per_book: int = 8
+    """Passages of a book"""
 
     def run(self) -> None:
         lines = []
         for split in ("validation", "test"):
             with gzip.open(self.books / f"{split}.jsonl.gz", "rt", encoding="utf-8") as books:
-                lines += [json.dumps(passage) for line in books for passage in passages(json.loads(line))]
+                lines += [json.dumps(passage) for line in books for passage in self.of(json.loads(line))]
         with replacing(self.out) as beside:
             beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(f"{len(lines)} passages in {self.out}")
 
-
-def passages(book: dict[str, Any]) -> list[dict[str, str]]:
-    text, found = book["text"], []
-    for i in range(PER_BOOK):
-        start = text.index("\n\n", int(len(text) * (i + 0.5) / PER_BOOK)) + 2
-        found.append({"id": f"{book['id']}-{i}", "text": text[start : start + CHARACTERS].strip()})
-    return found
+    def of(self, book: dict[str, Any]) -> list[dict[str, str]]:
+        """The passages of one book."""
+        text, found = book["text"], []
+        for i in range(self.per_book):
+            start = text.index("\n\n", int(len(text) * (i + 0.5) / self.per_book)) + 2
+            found.append({"id": f"{book['id']}-{i}", "text": text[start : start + self.characters].strip()})
+        return found
 
 
 @dataclass(frozen=True)
