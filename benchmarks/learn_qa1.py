@@ -36,6 +36,10 @@ KINDS: dict[Kind, type[RMTForCausalLM] | type[ARMTForCausalLM]] = {"rmt": RMTFor
 SETTINGS = ("seed", "longest", "steps", "learning_rate", "memory_tokens")
 """Options that stand beside the numbers."""
 REPEATED, MIXED = ("repeated",), ("repeated", "dense", "scattered", "scattered")
+LONG_ROWS = 16
+"""Of a step, at least: 64 segments, as of the short ones, would be four rows of 16 segments."""
+TRAINING: dict[str, Any] = {"optimizer": "muon", "muon_learning_rate": 0.005, "muon_weight_decay": 0.3}
+"""With AdamW RMT still loses 3 to 4 % at 8 and 16 segments after 12,000 steps (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Options:
     longest: int = 2
     """Segments of the longest rows: 2, 4, 8, ..."""
     steps: int = 800
-    """Steps of each model, of 64 segments"""
+    """Steps of each model, of 64 segments, or of sixteen rows of the longest"""
     learning_rate: float = 3e-3
     """Peak rate"""
     memory_tokens: int = 16
@@ -70,7 +74,9 @@ class Options:
     def phases(self) -> tuple[Phase, ...]:
         """Facts told again and again, then each length with all shorter ones, and twice as often as each of them."""
         grown = [(*self.lengths[: n + 1], self.lengths[n]) for n in range(1, len(self.lengths))]
-        return (Phase(0.06, (2,), REPEATED), *(Phase(0.94 / len(grown), lengths, MIXED) for lengths in grown))
+        share = 0.94 / len(grown)
+        later = (Phase(share, lengths, MIXED, max(Phase.rows, LONG_ROWS * lengths[-1])) for lengths in grown)
+        return (Phase(0.06, (2,), REPEATED), *later)
 
     def columns(self, asked: Sequence[int]) -> list[tuple[Where, int]]:
         """Where the decisive fact is, and the text's number of segments, among those that the demo asks."""
@@ -109,6 +115,7 @@ def run_of(kind: Kind, options: Options) -> RunConfig:
         seed=options.seed,
         learning_rate=options.learning_rate,
         betas=(0.9, 0.98),
+        **TRAINING,
         schedule="trapezoid",
         warmup_steps=min(50, options.steps // 4),
         save_every=200,

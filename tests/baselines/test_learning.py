@@ -81,6 +81,7 @@ def test_lengths_grow_and_each_is_asked_and_one_beyond():
     assert [phase.segments for phase in short.phases] == [(2,), (1, 2, 2)]
     assert [phase.segments for phase in long.phases[1:]] == [(1, 2, 2), (1, 2, 4, 4), (1, 2, 4, 8, 8)]
     assert sum(phase.share for phase in long.phases) == pytest.approx(1)
+    assert [phase.rows for phase in benchmark["Options"](longest=16).phases] == [64, 64, 64, 128, 256]
     asked = (1, 2, 4, 8, 16, 64)
     assert short.columns(asked) == [("own", 1), ("own", 2), ("earlier", 2), ("earlier", 4)]
     assert long.columns(asked)[-2:] == [("earlier", 8), ("earlier", 16)]
