@@ -39,7 +39,7 @@ REPEATED, MIXED = ("repeated",), ("repeated", "dense", "scattered", "scattered")
 LONG_ROWS = 16
 """Of a step, at least: 64 segments, as of the short ones, would be four rows of 16 segments."""
 TRAINING: dict[str, Any] = {"optimizer": "muon", "muon_learning_rate": 0.005, "muon_weight_decay": 0.3}
-"""With AdamW RMT still loses 3 to 4 % at 8 and 16 segments after 12,000 steps (docs/log.md)."""
+"""With AdamW at 3e-3 RMT still loses 3 to 4 % at 8 and 16 segments after 12,000 steps (docs/log.md)."""
 
 
 @dataclass(frozen=True)
