@@ -4,7 +4,8 @@ Once every training answer is right, nothing in the loss asks for less writing f
 interest, and what such writes do to a bank shows only in texts much longer than those of training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -66,18 +67,26 @@ def with_write_cost(
             closed on facts before the memory can use them.
         forward: makes the pass that is paid for.
     """
-    shares: list[Tensor] = []
+    with watched_gates(model) as rhos:
+        output = forward(model, batch, step)
+    if rhos:
+        part = (batch["labels"][:, 1:] != -100).sum() / batch["num_items_in_batch"]
+        mean = torch.stack([rho.mean() for rho in rhos]).mean()
+        output.loss = output.loss + price(cost, rise, step) * part * mean
+    return output
+
+
+@contextmanager
+def watched_gates(model: nn.Module) -> Generator[list[Tensor]]:
+    """While open, the rho of every write gate in every pass is appended to the list."""
+    rhos: list[Tensor] = []
     hooks = [
-        module.register_forward_hook(lambda gate, inputs, rho: shares.append(rho.mean()))
+        module.register_forward_hook(lambda gate, inputs, rho: rhos.append(rho))
         for module in model.modules()
         if isinstance(module, WriteGate)
     ]
     try:
-        output = forward(model, batch, step)
+        yield rhos
     finally:
         for hook in hooks:
             hook.remove()
-    if shares:
-        part = (batch["labels"][:, 1:] != -100).sum() / batch["num_items_in_batch"]
-        output.loss = output.loss + price(cost, rise, step) * part * torch.stack(shares).mean()
-    return output

@@ -1,0 +1,223 @@
+"""Teach the reproduction's LM2 to read past what looks like a fact and is none, and count what it writes in books.
+
+    lm2 reproduce --babi babi --books books --out runs/reproduce
+    python benchmarks/harden_babilong.py --run runs/reproduce [--folder runs/hard] [--out docs/results/hardening.json]
+
+"He handed it to" opens a write gate once in some hundred thousand tokens of books, and what the bank holds is then
+partly overwritten: a rate at which training hardly sees such a sentence. So the model first reads the training books
+and keeps the sentences that it writes at, and is then trained on with rows that have those more often. What it writes
+in other books, before and after, is the result. A second round looks for what the first has left. The hardened model
+is `model` in the last round's folder.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from lm2.data.background import Sentences
+from lm2.data.pool import TokenPool
+from lm2.demo.contender import training_run, training_tokens
+from lm2.files import replacing
+from lm2.progress import time_left_bar
+from lm2.reproduce import material, validation
+from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.sizes import Sizes, sizes_of
+from lm2.settings import SETTINGS_FILE, check_settings
+from lm2.training.folder import MODEL_FOLDER, train_folder
+from lm2.training.write_cost import priced, watched_gates
+
+LANES, SEGMENTS = 32, 8
+"""Texts that are read side by side, each with a bank of its own, and the segments of a pass."""
+OPEN = (0.05, 0.1, 0.3)
+"""Tokens are counted whose rho is above these in some head of some memory."""
+VALIDATIONS = 5
+HARD_FILE = "hard.json"
+SETTINGS = ("seed", "rounds", "tokens", "floor", "share", "steps", "learning_rate", "counted")
+"""Options that stand beside the numbers."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a finished reproduction's LM2 on, among sentences that it should not have written."""
+
+    run: Path = Path("runs/reproduce")
+    """The folder of the reproduction"""
+    folder: Path = Path("runs/hard")
+    """Models, checkpoints and logs; the same command goes on with what is in it"""
+    out: Path | None = None
+    """JSON file for the numbers"""
+    seed: int = 100
+    """Of the sentences that are read and of the rows; the reproduction's own would give the rows that were read"""
+    rounds: int = 2
+    """Each from the model of the one before it"""
+    tokens: int = 5_000_000
+    """Tokens of the training books that are read for hard sentences"""
+    floor: float = 0.01
+    """A sentence is hard that has a token with rho above this in some head"""
+    share: float = 0.2
+    """Before so many of the background's sentences stands a hard one"""
+    steps: int = 600
+    """Steps of a round"""
+    learning_rate: float = 5e-4
+    """Peak rate"""
+    counted: int = 1_500_000
+    """Tokens of each of the other books' parts in which writes are counted"""
+
+    @property
+    def config(self) -> ReproduceConfig:
+        """The options of the reproduction in the folder."""
+        settings = json.loads((self.run / SETTINGS_FILE).read_text(encoding="utf-8"))
+        return ReproduceConfig.from_json(settings["options"], self.run)
+
+
+class HardPool(TokenPool):
+    """Background in which a hard sentence, and the one that leads to it, stand before a share of the others."""
+
+    def __init__(self, pool: TokenPool, read: TokenPool, hard: np.ndarray, share: float):
+        self.ids, self.starts = pool.ids, pool.starts
+        self.read, self.hard, self.share = read, hard, share
+
+    def sentences(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        for sentence in super().sentences(rng):
+            if rng.random() < self.share:
+                at = int(rng.choice(self.hard))
+                yield self.read.ids[self.read.starts[max(0, at - 1)] : self.read.starts[at + 1]]
+            yield sentence
+
+
+@torch.no_grad()
+def greatest_rho(model: PreTrainedModel, ids: np.ndarray, label: str) -> np.ndarray:
+    """The greatest rho of each token over heads and memories, as the text is read in LANES pieces side by side.
+
+    Up to a pass of tokens of each lane at the end are left out.
+    """
+    width = SEGMENTS * model.config.segment_length
+    passes = len(ids) // (LANES * width)
+    ids_BL = torch.from_numpy(ids[: LANES * passes * width].astype(np.int64)).view(LANES, -1)
+    rho_BL, cache = np.zeros(ids_BL.shape, np.float32), None
+    with watched_gates(model) as found, time_left_bar(Console(stderr=True)) as bar:
+        for start in bar.track(range(0, passes * width, width), description=label):
+            found.clear()
+            output = model(ids_BL[:, start : start + width], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = output.past_key_values
+            seen_GBL = torch.stack([rho.amax(-1).view(LANES, -1)[:, -width:] for rho in found])
+            rho_BL[:, start : start + width] = seen_GBL.amax(0).numpy()
+    return rho_BL.reshape(-1)
+
+
+def hard_sentences(model: PreTrainedModel, pool: TokenPool, floor: float) -> np.ndarray:
+    """The sentences with a token whose rho is above the floor, by their number in the pool.
+
+    Raises:
+        ValueError: there is none.
+    """
+    rho = greatest_rho(model, pool.ids, "training books")
+    hard = np.unique(np.searchsorted(pool.starts, np.flatnonzero(rho > floor), side="right") - 1)
+    if not len(hard):
+        raise ValueError(
+            f"In {len(rho):,} tokens no rho is above {floor:g}, the greatest is {rho.max(initial=0):.2g}: "
+            "lower --floor, or read more --tokens."
+        )
+    return hard
+
+
+def per_million(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Sentences, options: Options
+) -> dict[str, float]:
+    """How many of a million tokens have a rho above each of OPEN."""
+    rho = greatest_rho(model, TokenPool(source, tokenizer, options.seed, options.counted).ids, "other books")
+    return {f"{bound:g}": round(1e6 * float((rho > bound).mean()), 1) for bound in OPEN}
+
+
+def harden(options: Options, config: ReproduceConfig) -> list[Path]:
+    """Train on, each round from the last one's model; the folders with the models, the reproduction's first."""
+    folders = [options.run / "lm2"]
+    for number in range(1, options.rounds + 1):
+        folder = options.folder / f"round-{number}"
+        if not (folder / MODEL_FOLDER).exists():
+            train_round(options, config, folders[-1], folder, options.seed + number)
+        folders.append(folder)
+    return folders
+
+
+def train_round(options: Options, config: ReproduceConfig, before: Path, folder: Path, seed: int) -> None:
+    """Train on among the sentences that were found in this round and those before it."""
+    sizes, tokenizer = sizes_of(config.smoke, config.tasks), material.load_tokenizer(config)
+    read = TokenPool(material.texts_of(config).training, tokenizer, options.seed, options.tokens)
+    hard, rows = hard_so_far(before, folder, read, options.floor), material.training_rows(config, sizes)
+    print(f"{folder.name}: {len(hard):,} of {len(read):,} sentences are hard", flush=True)
+    rows.pool = HardPool(rows.pool, read, hard, options.share)
+    last = replace(sizes.recipe.phases[-1], share=1.0)
+    recipe = replace(sizes.recipe, steps=options.steps, learning_rate=options.learning_rate, phases=(last,))
+    start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
+    run = training_run(recipe, "lm2", rows, start, folder, seed)
+    validator = validator_of(config, sizes, folder)
+    run = replace(
+        run,
+        evaluation=validator,
+        evaluation_every=math.ceil(options.steps / VALIDATIONS),
+        training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps),
+    )
+    validator.start()
+    train_folder(run, tokenizer, training_tokens(run, recipe, rows, "lm2"))
+
+
+def hard_so_far(before: Path, folder: Path, pool: TokenPool, floor: float) -> np.ndarray:
+    """The sentences that the last round's model writes at, with those of earlier rounds; kept in the folder."""
+    path, earlier = folder / HARD_FILE, before / HARD_FILE
+    if not path.exists():
+        found = hard_sentences(_load(before / MODEL_FOLDER), pool, floor).tolist()
+        found += json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else []
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside:
+            beside.write_text(json.dumps(sorted(set(found))), encoding="utf-8")
+    return np.array(json.loads(path.read_text(encoding="utf-8")))
+
+
+def validator_of(config: ReproduceConfig, sizes: Sizes, folder: Path) -> validation.Validator:
+    """Asks the rows of the reproduction's own validation."""
+    return validation.Validator(*validation.held_out(material.validation_rows(config, sizes), sizes), folder)
+
+
+def count(options: Options, config: ReproduceConfig, place: Path) -> dict[str, dict[str, float]]:
+    """What a model writes of the validation's books and of those that the questions are asked in."""
+    model, tokenizer, texts = _load(place), material.load_tokenizer(config), material.texts_of(config)
+    sources = {"validation": texts.validation, "questions": texts.held_out}
+    return {name: per_million(model, tokenizer, source, options) for name, source in sources.items()}
+
+
+def _load(place: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(place).eval()
+
+
+def main(options: Options) -> None:
+    """Harden, and count what is written before and after each round."""
+    torch.set_num_threads(1)
+    config, settings = options.config, {name: getattr(options, name) for name in SETTINGS}
+    options.folder.mkdir(parents=True, exist_ok=True)
+    check_settings(options.folder, {"options": {"run": str(options.run.resolve()), **settings}}, "hardening")
+    models = {}
+    for number, folder in enumerate(harden(options, config)):
+        written = count(options, config, folder / MODEL_FOLDER)
+        models["before" if not number else f"round {number}"] = {
+            "tokens_of_a_million_with_rho_above": written,
+            "held_out_rows": validation.last(folder),
+        }
+    text = json.dumps({**settings, "models": models}, indent=2) + "\n"
+    print(text, end="")
+    if options.out is not None:
+        with replacing(options.out) as beside:
+            beside.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

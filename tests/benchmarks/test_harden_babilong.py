@@ -1,0 +1,148 @@
+"""Hardening a reproduction's LM2: what a gate is open for is found, and stands in the rows of the training."""
+
+import itertools
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from lm2.data.pool import TokenPool
+from lm2.demo.recipe import new_backbone
+from lm2.memory import WriteGate
+from lm2.reproduce import material, models
+from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.sizes import SMOKE
+from lm2.reproduce.work import Work
+from lm2.settings import check_settings
+from lm2.training.write_cost import watched_gates
+from tests.benchmarks.scripts import script
+
+
+@pytest.fixture(scope="module")
+def hardening():
+    return script("harden_babilong")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> ReproduceConfig:
+    """A reproduction whose LM2 is there, untrained and with gates that are half open."""
+    torch.set_num_threads(1)
+    config = ReproduceConfig(out=tmp_path_factory.mktemp("reproduce"), smoke=True)
+    check_settings(config.out, {"options": config.to_json()}, "reproduction")
+    Work(config, SMOKE).prepare()
+    torch.manual_seed(0)
+    backbone = new_backbone(SMOKE.recipe, len(material.load_tokenizer(config)))
+    model = models.contender("lm2", backbone, SMOKE)
+    for gate in (module for module in model.modules() if isinstance(module, WriteGate)):
+        torch.nn.init.zeros_(gate.bias)
+        torch.nn.init.normal_(gate.weight, std=0.1)
+    model.save_pretrained(config.out / "lm2" / "model")
+    validated = json.dumps({"step": 4, "seconds": 1.0, "accuracy": 0.5, "loss": 2.0})
+    (config.out / "lm2" / "validation.jsonl").write_text(validated + "\n")
+    return config
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    return AutoModelForCausalLM.from_pretrained(config.out / "lm2" / "model").eval()
+
+
+@pytest.fixture(scope="module")
+def pool(config) -> TokenPool:
+    source = material.texts_of(config).training
+    return TokenPool(source, material.load_tokenizer(config), seed=5, n_tokens=70_000)
+
+
+def test_rho_is_that_of_each_lane_read_from_its_start(hardening, model, pool):
+    """Whatever the pass, and whatever stands in the other lanes."""
+    rho = hardening.greatest_rho(model, pool.ids, "test")
+    passes = hardening.SEGMENTS * model.config.segment_length
+    lane = len(rho) // hardening.LANES
+    assert len(rho) == len(pool.ids) // (hardening.LANES * passes) * hardening.LANES * passes
+    for start in (0, 7 * lane):
+        with torch.no_grad(), watched_gates(model) as found:
+            model(torch.from_numpy(pool.ids[start : start + lane].astype(np.int64))[None], use_cache=False)
+        alone = torch.stack([each.amax(-1).flatten()[-lane:] for each in found]).amax(0)
+        np.testing.assert_allclose(rho[start : start + lane], alone.numpy(), atol=1e-5)
+
+
+def test_a_hard_sentence_has_a_token_above_the_floor(hardening, model, pool):
+    rho = hardening.greatest_rho(model, pool.ids, "test")
+    floor = float(np.quantile(rho, 0.9995))
+    hard = set(hardening.hard_sentences(model, pool, floor).tolist())
+    for at in range(int(np.searchsorted(pool.starts, len(rho))) - 1):
+        assert (rho[pool.starts[at] : pool.starts[at + 1]].max() > floor) == (at in hard)
+    with pytest.raises(ValueError, match=r"no rho is above 1, the greatest is .* lower --floor"):
+        hardening.hard_sentences(model, pool, 1.0)
+
+
+def test_a_share_of_the_background_is_hard(hardening, pool):
+    other = TokenPool(material.GeneratedSentences(), _Numbers(), seed=1, n_tokens=500)
+    hard = hardening.HardPool(other, pool, np.array([3, 0]), 0.25)
+    led = [pool.ids[pool.starts[2] : pool.starts[4]].tolist(), pool.ids[: pool.starts[1]].tolist()]
+    drawn = hard.sentences(np.random.default_rng(0))
+    found = [next(drawn).tolist() for _ in range(4000)]
+    among = [sentence in led for sentence in found]
+    assert np.mean(among) == pytest.approx(0.2, abs=0.02)  # a quarter of the others have one before them
+    assert {tuple(sentence) for sentence, is_hard in zip(found, among, strict=True) if is_hard} == {*map(tuple, led)}
+    plain = other.sentences(np.random.default_rng(0))
+    others = [sentence for sentence, is_hard in zip(found, among, strict=True) if not is_hard]
+    assert sum(map(len, others)) > 2 * len(other.ids)
+    assert others[: len(other)] == _rotated([next(plain).tolist() for _ in range(len(other))], others[0])
+
+
+def _rotated(sentences: list, first: list) -> list:
+    at = sentences.index(first)
+    return sentences[at:] + sentences[:at]
+
+
+class _Numbers:
+    """A tokenizer that never repeats an id, and none of the pool's."""
+
+    def __init__(self):
+        self.next = 10_000_000
+
+    def __call__(self, texts, add_special_tokens):
+        made = []
+        for text in texts:
+            words = len(text.split())
+            made.append(list(range(self.next, self.next + words)))
+            self.next += words
+        return {"input_ids": made}
+
+
+def test_a_model_is_hardened_once_and_counted(hardening, config, tmp_path, capsys):
+    options = hardening.Options(
+        run=config.out, folder=tmp_path / "hard", out=tmp_path / "hard.json", tokens=40_000, steps=4, counted=40_000
+    )
+    hardening.main(options)
+    models = json.loads(options.out.read_text())["models"]
+    assert list(models) == ["before", "round 1", "round 2"]
+    assert all(list(m["tokens_of_a_million_with_rho_above"]) == ["validation", "questions"] for m in models.values())
+    assert [m["held_out_rows"]["accuracy"] == 0.5 for m in models.values()] == [True, False, False]
+    assert "round-2: " in capsys.readouterr().out
+    first, second = ({*json.loads((options.folder / f"round-{n}/hard.json").read_text())} for n in (1, 2))
+    assert first <= second
+    files = [options.folder / f"round-{n}" / "model" / "model.safetensors" for n in (1, 2)]
+    made = [file.stat().st_mtime_ns for file in files]
+    hardening.main(replace(options, out=None))
+    assert [file.stat().st_mtime_ns for file in files] == made
+    weights = [load_file(file) for file in (config.out / "lm2" / "model" / "model.safetensors", *files)]
+    for before, after in itertools.pairwise(weights):
+        assert any(not torch.equal(before[name], after[name]) for name in before if "write_gate" in name)
+    with pytest.raises(ValueError, match=r"0\.2.*0\.3|0\.3.*0\.2"):
+        hardening.main(replace(options, share=0.3))
+
+
+def test_rows_have_hard_background(hardening, config, pool):
+    """The rows of the reproduction, with that background."""
+    rows = material.training_rows(config, SMOKE)
+    rows.pool = hardening.HardPool(rows.pool, pool, np.array([3]), 1.0)
+    hard = pool.ids[pool.starts[2] : pool.starts[4]].tolist()
+    ids, _ = rows.row("scattered", 4, random.Random(0))
+    assert any(ids[at : at + len(hard)] == hard for at in range(len(ids)))
