@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -33,6 +33,7 @@ from lm2.baselines import RMTConfig, RMTForCausalLM
 from lm2.deadline import TimeUp, until
 from lm2.environment import environment
 from lm2.evaluation import mmlu, perplexity
+from lm2.evaluation.config import Dtype
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.options import MmluOptions, PerplexityOptions
 from lm2.evaluation.output import write_report
@@ -101,7 +102,7 @@ class Options:
     """Worked examples before each question"""
     questions: int | None = None
     """Ask only the first so many questions of each subject"""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Precision of all models when they read and answer; auto is float32 on a CPU and bfloat16 on a GPU"""
 
 

@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from lm2.data.background import Sentences
 from lm2.data.pool import TokenPool
 from lm2.demo.contender import training_run, training_tokens
+from lm2.environment import environment
 from lm2.files import replacing
 from lm2.progress import time_left_bar
 from lm2.reproduce import material, validation
@@ -212,7 +213,7 @@ def main(options: Options) -> None:
             "tokens_of_a_million_with_rho_above": written,
             "held_out_rows": validation.last(folder),
         }
-    text = json.dumps({**settings, "models": models}, indent=2) + "\n"
+    text = json.dumps({**settings, "environment": environment(), "models": models}, indent=2) + "\n"
     print(text, end="")
     if options.out is not None:
         with replacing(options.out) as beside:

@@ -27,6 +27,7 @@ from lm2.demo.evaluation import answer
 from lm2.demo.material import load_set, training_rows
 from lm2.demo.recipe import Phase, recipe_of, stages
 from lm2.demo.rows import make_batch
+from lm2.environment import environment
 from lm2.files import replacing
 from lm2.settings import SETTINGS_FILE
 from lm2.training import RunConfig, train
@@ -154,7 +155,10 @@ def main(options: Options) -> None:
     if options.out is not None:
         settings = {name: getattr(options, name) for name in SETTINGS}
         with replacing(options.out) as beside:
-            beside.write_text(json.dumps({**settings, "models": models}, indent=2) + "\n", encoding="utf-8")
+            beside.write_text(
+                json.dumps({**settings, **TRAINING, "environment": environment(), "models": models}, indent=2) + "\n",
+                encoding="utf-8",
+            )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lm2.evaluation.hub import HubBabilong
     from lm2.evaluation.models import RunnerOptions
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""Precision of weights; auto is float32 on a CPU and bfloat16 on a GPU."""
 Control = Literal["reset", "frozen", "exchanged"]
 
 
@@ -67,7 +69,7 @@ class BabilongConfig:
     """Retrieval: by words in common, or by sentence embeddings (extra `embedding`)."""
     embedding_model: str | None = None
     """Retrieval: folder or hub name of the sentence-embedding model."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     """Precision of the weights: float32 on a CPU and bfloat16 on a GPU when auto."""
     device: str | None = None
     """Where models run; the process's GPU if there is one."""

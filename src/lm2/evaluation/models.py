@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from lm2.evaluation.config import Dtype
+
 KINDS = {"full": False, "last": True, "window": True, "rag": True}
 """Each kind, and whether it takes a number."""
 DEFAULT_NUMBERS = {"rag": 5}
@@ -82,7 +84,7 @@ class RunnerOptions:
     """What all models of one evaluation have in common."""
 
     chat: bool = False
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     device: str | None = None
     passage_words: int = 48
     retriever: Literal["bm25", "embedding"] = "bm25"

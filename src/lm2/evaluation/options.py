@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lm2.evaluation.config import Dtype
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST, TASKS
 from lm2.evaluation.subjects import GENERAL, SUBJECTS, check
 
@@ -17,7 +18,7 @@ class ModelOptions:
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL ...")]
     """Models, each [NAME=]SOURCE: a folder, a GGUF file or a hub name. For needles also @KIND[:NUMBER], as for
     lm2 eval babilong."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(default="auto", kw_only=True)
+    dtype: Dtype = field(default="auto", kw_only=True)
     """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
     device: str | None = field(default=None, kw_only=True)
     """Where to run, such as cuda:1; the GPU if there is one when not given."""
