@@ -164,6 +164,7 @@ def train_round(options: Options, config: ReproduceConfig, before: Path, folder:
     validator = validator_of(config, sizes, folder)
     run = replace(
         run,
+        schedule="linear",  # what is known already is shaken by the first steps, and needs the rest to settle
         evaluation=validator,
         evaluation_every=math.ceil(options.steps / VALIDATIONS),
         training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps),
