@@ -27,6 +27,7 @@ from lm2.data.background import Sentences
 from lm2.data.pool import TokenPool
 from lm2.demo.contender import training_run, training_tokens
 from lm2.environment import environment
+from lm2.errors import Problems
 from lm2.files import replacing
 from lm2.progress import time_left_bar
 from lm2.reproduce import material, validation
@@ -80,6 +81,19 @@ class Options:
         settings = json.loads((self.run / SETTINGS_FILE).read_text(encoding="utf-8"))
         return ReproduceConfig.from_json(settings["options"], self.run)
 
+    def check(self) -> None:
+        """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to harden."""
+        problems = Problems()
+        problems.need(0 < self.share <= 1, f"--share is {self.share:g}: it must be above 0 and at most 1")
+        problems.need(
+            min(self.rounds, self.steps) >= 1, f"--rounds {self.rounds} --steps {self.steps}: at least 1 each"
+        )
+        problems.raise_all()
+        if not (self.run / "lm2" / MODEL_FOLDER).exists():
+            raise FileNotFoundError(
+                f"--run: {self.run} has no trained LM2: finish `lm2 reproduce --out {self.run}` first"
+            )
+
 
 class HardPool(TokenPool):
     """Background in which a hard sentence, and the one that leads to it, stand before a share of the others."""
@@ -101,9 +115,16 @@ def greatest_rho(model: PreTrainedModel, ids: np.ndarray, label: str) -> np.ndar
     """The greatest rho of each token over heads and memories, as the text is read in LANES pieces side by side.
 
     Up to a pass of tokens of each lane at the end are left out.
+
+    Raises:
+        ValueError: there is not a pass of tokens for each lane.
     """
     width = SEGMENTS * model.config.segment_length
     passes = len(ids) // (LANES * width)
+    if not passes:
+        raise ValueError(
+            f"{len(ids):,} tokens to read, and {LANES * width:,} are the fewest: raise --tokens or --counted"
+        )
     ids_BL = torch.from_numpy(ids[: LANES * passes * width].astype(np.int64)).view(LANES, -1)
     rho_BL, cache = np.zeros(ids_BL.shape, np.float32), None
     with watched_gates(model) as found, time_left_bar(Console(stderr=True)) as bar:
@@ -198,6 +219,7 @@ def _load(place: Path) -> PreTrainedModel:
 
 def main(options: Options) -> None:
     """Harden, and measure before and after each round."""
+    options.check()
     torch.set_num_threads(1)
     config, settings = options.config, {name: getattr(options, name) for name in SETTINGS}
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ def model(config):
 @pytest.fixture(scope="module")
 def pool(config) -> TokenPool:
     source = material.texts_of(config).training
-    return TokenPool(source, material.load_tokenizer(config), seed=5, n_tokens=70_000)
+    return TokenPool(source, material.load_tokenizer(config), seed=5, n_tokens=35_000)
 
 
 def test_rho_is_that_of_each_lane_read_from_its_start(hardening, model, pool):
@@ -117,7 +117,7 @@ class _Numbers:
 def test_a_model_is_hardened_once_and_measured(hardening, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hardening, "ROWS", 50)
     options = hardening.Options(
-        run=config.out, folder=tmp_path / "hard", out=tmp_path / "hard.json", tokens=40_000, steps=4, counted=40_000
+        run=config.out, folder=tmp_path / "hard", out=tmp_path / "hard.json", tokens=20_000, steps=4, counted=20_000
     )
     hardening.main(options)
     models = json.loads(options.out.read_text())["models"]
@@ -136,6 +136,24 @@ def test_a_model_is_hardened_once_and_measured(hardening, config, tmp_path, monk
         assert any(not torch.equal(before[name], after[name]) for name in before if "write_gate" in name)
     with pytest.raises(ValueError, match=r"0\.2.*0\.3|0\.3.*0\.2"):
         hardening.main(replace(options, share=0.3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"share": 1.5}, r"--share is 1\.5: it must be above 0 and at most 1"),
+        ({"rounds": 0}, r"--rounds 0 --steps 600: at least 1 each"),
+        ({"tokens": 900}, r"[\d,]+ tokens to read, and [\d,]+ are the fewest: raise --tokens"),
+    ],
+)
+def test_options_out_of_range_are_named(hardening, config, tmp_path, changed, says):
+    with pytest.raises(ValueError, match=says):
+        hardening.main(hardening.Options(run=config.out, folder=tmp_path / "hard", **changed))
+
+
+def test_there_must_be_a_model_to_harden(hardening, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no trained LM2: finish `lm2 reproduce"):
+        hardening.main(hardening.Options(run=tmp_path, folder=tmp_path / "hard"))
 
 
 def test_rows_have_hard_background(hardening, config, pool):
