@@ -6,12 +6,12 @@
 "He handed it to" opens a write gate once in some hundred thousand tokens of books, and what the bank holds is then
 partly overwritten: a rate at which training hardly sees such a sentence. So the model first reads the training books
 and keeps the sentences that it writes at, and is then trained on with rows that have those more often. What it writes
-in other books, before and after, is the result. A second round looks for what the first has left. The hardened model
-is `model` in the last round's folder.
+in other books, before and after, is the result. The hardened model is `model` in the last round's folder.
 """
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,20 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lm2.data.background import Sentences
-from lm2.data.pool import TokenPool
+from lm2.data.pool import Passages, TokenPool
 from lm2.demo.contender import training_run, training_tokens
 from lm2.environment import environment
 from lm2.errors import Problems
-from lm2.files import replacing
+from lm2.files import write_json
 from lm2.progress import time_left_bar
 from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import sizes_of
 from lm2.settings import SETTINGS_FILE, check_settings
+from lm2.training import RunConfig
 from lm2.training.folder import MODEL_FOLDER, train_folder
 from lm2.training.write_cost import priced, watched_gates
 
@@ -61,7 +62,7 @@ class Options:
     seed: int = 100
     """Of the sentences that are read and of the rows; the reproduction's own would give the rows that were read"""
     rounds: int = 2
-    """Each from the model of the one before it"""
+    """Trainings, each from the model of the one before it, all with the sentences that the first model writes at"""
     tokens: int = 5_000_000
     """Tokens of the training books that are read for hard sentences"""
     floor: float = 0.01
@@ -95,15 +96,15 @@ class Options:
             )
 
 
-class HardPool(TokenPool):
+class HardPool:
     """Background in which a hard sentence, and the one that leads to it, stand before a share of the others."""
 
-    def __init__(self, pool: TokenPool, read: TokenPool, hard: np.ndarray, share: float):
-        self.ids, self.starts = pool.ids, pool.starts
-        self.read, self.hard, self.share = read, hard, share
+    def __init__(self, pool: Passages, read: TokenPool, hard: np.ndarray, share: float):
+        self.pool, self.read, self.hard, self.share = pool, read, hard, share
 
     def sentences(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        for sentence in super().sentences(rng):
+        """An endless walk through the pool; the same generator state gives the same."""
+        for sentence in self.pool.sentences(rng):
             if rng.random() < self.share:
                 at = int(rng.choice(self.hard))
                 yield self.read.ids[self.read.starts[max(0, at - 1)] : self.read.starts[at + 1]]
@@ -153,64 +154,63 @@ def hard_sentences(model: PreTrainedModel, pool: TokenPool, floor: float) -> np.
     return hard
 
 
-def per_million(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Sentences, options: Options
-) -> dict[str, float]:
+def per_million(rho: np.ndarray) -> dict[str, float]:
     """How many of a million tokens have a rho above each of OPEN."""
-    rho = greatest_rho(model, TokenPool(source, tokenizer, options.seed, options.counted).ids, "other books")
     return {f"{bound:g}": round(1e6 * float((rho > bound).mean()), 1) for bound in OPEN}
 
 
-def harden(options: Options, config: ReproduceConfig) -> list[Path]:
-    """Train on, each round from the last one's model; the folders with the models, the reproduction's first."""
-    folders = [options.run / "lm2"]
-    for number in range(1, options.rounds + 1):
-        folder = options.folder / f"round-{number}"
-        if not (folder / MODEL_FOLDER).exists():
-            train_round(options, config, folders[-1], folder, options.seed + number)
-        folders.append(folder)
-    return folders
-
-
-def train_round(options: Options, config: ReproduceConfig, before: Path, folder: Path, seed: int) -> None:
-    """Train on among the sentences that were found in this round and those before it."""
-    sizes, tokenizer = sizes_of(config.smoke, config.tasks), material.load_tokenizer(config)
+def harden(options: Options, config: ReproduceConfig, folders: Sequence[Path]) -> None:
+    """Train on, each round from the model in the folder before; rounds that are done are left as they are."""
+    if (folders[-1] / MODEL_FOLDER).exists():
+        return
+    tokenizer = material.load_tokenizer(config)
+    rows = material.training_rows(config, sizes_of(config.smoke, config.tasks))
     read = TokenPool(material.texts_of(config).training, tokenizer, options.seed, options.tokens)
-    hard, rows = hard_so_far(before, folder, read, options.floor), material.training_rows(config, sizes)
-    print(f"{folder.name}: {len(hard):,} of {len(read):,} sentences are hard", flush=True)
+    hard = found_before(options.folder / HARD_FILE, folders[0] / MODEL_FOLDER, read, options.floor)
+    print(f"{len(hard):,} of {len(read):,} sentences are hard", flush=True)
     rows.pool = HardPool(rows.pool, read, hard, options.share)
-    last = replace(sizes.recipe.phases[-1], share=1.0)
-    recipe = replace(sizes.recipe, steps=options.steps, learning_rate=options.learning_rate, phases=(last,))
-    start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
-    run = training_run(recipe, "lm2", rows, start, folder, seed)
-    run = replace(
-        run,
-        schedule="linear",  # ended lower on held-out rows than a rate that stays up (docs/log.md)
-        training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps),
-    )
-    train_folder(run, tokenizer, training_tokens(run, recipe, rows, "lm2"))
+    for number, (before, folder) in enumerate(itertools.pairwise(folders), 1):
+        run, tokens = run_of(options, config, rows, before, folder, options.seed + number)
+        train_folder(run, tokenizer, tokens)
 
 
-def hard_so_far(before: Path, folder: Path, pool: TokenPool, floor: float) -> np.ndarray:
-    """The sentences that the last round's model writes at, with those of earlier rounds; kept in the folder."""
-    path, earlier = folder / HARD_FILE, before / HARD_FILE
+def found_before(path: Path, model: Path, pool: TokenPool, floor: float) -> np.ndarray:
+    """The hard sentences, which are found once and kept in a file."""
     if not path.exists():
-        found = hard_sentences(_load(before / MODEL_FOLDER), pool, floor).tolist()
-        found += json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else []
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            beside.write_text(json.dumps(sorted(set(found))), encoding="utf-8")
+        write_json(path, hard_sentences(_load(model), pool, floor).tolist())
     return np.array(json.loads(path.read_text(encoding="utf-8")))
 
 
-def measure(options: Options, config: ReproduceConfig, place: Path) -> dict[str, dict[str, Any]]:
-    """What a model writes of the validation's books and of those that the questions stand in, and what it answers."""
-    model, tokenizer, texts = _load(place), material.load_tokenizer(config), material.texts_of(config)
+def run_of(
+    options: Options, config: ReproduceConfig, rows: JointRows, before: Path, folder: Path, seed: int
+) -> tuple[RunConfig, int]:
+    """A round, and the tokens that it reads: the last phase of the reproduction at the whole price on writing."""
+    recipe = sizes_of(config.smoke, config.tasks).recipe
+    last = replace(recipe.phases[-1], share=1.0)
+    recipe = replace(recipe, steps=options.steps, learning_rate=options.learning_rate, phases=(last,))
+    start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
+    run = replace(
+        training_run(recipe, "lm2", rows, start, folder, seed),
+        schedule="linear",  # ended lower on held-out rows than a rate that stays up (docs/log.md)
+        training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps),
+    )
+    return run, training_tokens(run, recipe, rows, "lm2")
+
+
+def measure(options: Options, config: ReproduceConfig, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What each model writes of the validation's books and of those of the questions, and what it answers."""
+    tokenizer, texts = material.load_tokenizer(config), material.texts_of(config)
     sources = {"validation": texts.validation, "questions": texts.held_out}
-    written = {name: per_million(model, tokenizer, source, options) for name, source in sources.items()}
+    ids = {name: TokenPool(source, tokenizer, options.seed, options.counted).ids for name, source in sources.items()}
     sizes = replace(sizes_of(config.smoke, config.tasks), validation_rows=ROWS)
     asked = validation.held_out(material.validation_rows(config, sizes), sizes)
-    return {"tokens_of_a_million_with_rho_above": written, "held_out_rows": validation.validate(model, *asked)}
+    measured = []
+    for folder in folders:
+        model = _load(folder / MODEL_FOLDER)
+        written = {name: per_million(greatest_rho(model, own, f"{name} books")) for name, own in ids.items()}
+        answered = validation.validate(model, *asked)
+        measured.append({"tokens_of_a_million_with_rho_above": written, "held_out_rows": answered})
+    return measured
 
 
 def _load(place: Path) -> PreTrainedModel:
@@ -224,14 +224,15 @@ def main(options: Options) -> None:
     config, settings = options.config, {name: getattr(options, name) for name in SETTINGS}
     options.folder.mkdir(parents=True, exist_ok=True)
     check_settings(options.folder, {"options": {"run": str(options.run.resolve()), **settings}}, "hardening")
-    folders = harden(options, config)
-    names = ["before", *(f"round {number}" for number in range(1, len(folders)))]
-    models = {name: measure(options, config, place / MODEL_FOLDER) for name, place in zip(names, folders, strict=True)}
-    text = json.dumps({**settings, "environment": environment(), "models": models}, indent=2) + "\n"
-    print(text, end="")
+    rounds = range(1, options.rounds + 1)
+    folders = [options.run / "lm2", *(options.folder / f"round-{number}" for number in rounds)]
+    harden(options, config, folders)
+    names = ["before", *(f"round {number}" for number in rounds)]
+    models = dict(zip(names, measure(options, config, folders), strict=True))
+    result = {**settings, "environment": environment(), "models": models}
+    print(json.dumps(result, indent=2))
     if options.out is not None:
-        with replacing(options.out) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

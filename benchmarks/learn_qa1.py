@@ -28,7 +28,7 @@ from lm2.demo.material import load_set, training_rows
 from lm2.demo.recipe import Phase, recipe_of, stages
 from lm2.demo.rows import make_batch
 from lm2.environment import environment
-from lm2.files import replacing
+from lm2.files import write_json
 from lm2.settings import SETTINGS_FILE
 from lm2.training import RunConfig, train
 
@@ -154,11 +154,7 @@ def main(options: Options) -> None:
         print(kind, {name: round(value, 3) for name, value in models[kind].items()}, flush=True)
     if options.out is not None:
         settings = {name: getattr(options, name) for name in SETTINGS}
-        with replacing(options.out) as beside:
-            beside.write_text(
-                json.dumps({**settings, **TRAINING, "environment": environment(), "models": models}, indent=2) + "\n",
-                encoding="utf-8",
-            )
+        write_json(options.out, {**settings, **TRAINING, "environment": environment(), "models": models})
 
 
 if __name__ == "__main__":

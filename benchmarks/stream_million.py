@@ -7,7 +7,6 @@ per token are taken over windows of equal length, after one that is not counted;
 one that ends at 32,000 tokens.
 """
 
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import tyro
 
 from lm2 import LM2Config, LM2ForCausalLM
 from lm2.cache import LM2Cache
-from lm2.files import replacing
+from lm2.files import write_json
 
 WINDOW = 32_000
 
@@ -83,8 +82,7 @@ def main() -> None:
         f"(median {typical:.1f} us)"
     )
     if options.out is not None:
-        with replacing(options.out) as beside:
-            beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

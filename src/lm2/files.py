@@ -1,9 +1,11 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -22,3 +24,13 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], values: Any) -> None:
+    """Write JSON values, indented by two and with a line's end, as `replacing` does.
+
+    Raises:
+        OSError: the folder is missing or the disk is full; what was there stays.
+    """
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lm2.files import replacing
+from lm2.files import write_json
 
 SETTINGS_FILE = "settings.json"
 PATHS = ("babi", "books")
@@ -20,9 +20,8 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
     path, settings = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
     if not path.exists():
         if any(folder.iterdir()):
-            raise ValueError(f"{folder} holds other files: choose an empty or a new folder for --out")
-        with replacing(path) as beside:
-            beside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            raise ValueError(f"{folder} holds other files: choose an empty or a new folder")
+        write_json(path, settings)
         return
     saved = json.loads(path.read_text(encoding="utf-8"))
     changed = [
@@ -33,7 +32,7 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
     ]
     if changed:
         raise ValueError(
-            f"{folder} holds a {what} with other settings ({'; '.join(changed)}): choose another --out, or remove it"
+            f"{folder} holds a {what} with other settings ({'; '.join(changed)}): choose another folder, or remove it"
         )
 
 

@@ -1,6 +1,7 @@
 """Background sentences as token ids, encoded once and read many times."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -9,6 +10,14 @@ from lm2.data.background import Sentences
 
 BATCH = 1000
 """Sentences encoded in one call."""
+
+
+class Passages(Protocol):
+    """Background as token ids."""
+
+    def sentences(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Endlessly, one after the other; the same for the same generator state."""
+        ...
 
 
 class TokenPool:

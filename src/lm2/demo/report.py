@@ -14,7 +14,7 @@ from lm2.demo.material import EvaluationSet, load_set, load_tokenizer
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
 from lm2.environment import environment
 from lm2.evaluation.statistics import wilson
-from lm2.files import replacing
+from lm2.files import write_json
 from lm2.settings import published_settings
 from lm2.training.folder import TRAINING_FILE
 
@@ -90,8 +90,7 @@ def _examples(options: DemoConfig, sets: dict, answers: dict) -> list[dict[str, 
 
 def save(options: DemoConfig, results: dict[str, Any]) -> None:
     """Write results.json."""
-    with replacing(options.out / RESULTS_FILE) as beside:
-        beside.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out / RESULTS_FILE, results)
 
 
 def show(results: dict[str, Any], console: Console) -> None:

@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import lm2.baselines  # noqa: F401  registers RMT and ARMT, as `import lm2` does LM2
 from lm2.configuration import LM2Config
-from lm2.files import replacing
+from lm2.files import write_json
 from lm2.recipes.findings import Findings
 from lm2.recipes.parts import Part, merged, only_trained
 from lm2.retrofit import save_folder
@@ -117,8 +117,7 @@ def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
         if (checkpoint := _last(run.output_dir)) is not None:
             check_same_run(checkpoint, run)
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / PLAN_FILE) as beside:
-        beside.write_text(json.dumps(plan.describe(), indent=2) + "\n", encoding="utf-8")
+    write_json(out / PLAN_FILE, plan.describe())
     is_first = True
     for run in plan.phases.values():
         if _last(run.output_dir) != run.output_dir / f"checkpoint-{run.steps}":

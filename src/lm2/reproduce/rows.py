@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Question, Story
 from lm2.data.babilong import compose, take_background
-from lm2.data.pool import TokenPool
+from lm2.data.pool import Passages
 from lm2.data.rows import IGNORED, TRIES, Encoder, Item
 from lm2.data.world import simulate_dense
 
@@ -58,7 +58,7 @@ class JointRows:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        pool: TokenPool,
+        pool: Passages,
         segment_length: int,
         stories: Mapping[str, Sequence[Story]],
     ):

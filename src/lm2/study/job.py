@@ -20,7 +20,7 @@ from transformers.utils import logging
 from lm2 import LM2ForCausalLM, add_memory
 from lm2.baselines import RMTForCausalLM
 from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, new_backbone
-from lm2.files import replacing
+from lm2.files import write_json
 from lm2.study import measure, tasks
 from lm2.study.config import BASE, DEFAULT, Job
 from lm2.study.measures import checked, forward_of
@@ -57,8 +57,7 @@ def run(job: Job) -> dict[str, Any]:
 def write_result(job: Job, result: dict[str, Any]) -> None:
     """Write a run's result, whole or not at all."""
     job.result.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(job.result) as beside:
-        beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(job.result, result)
 
 
 def read_result(job: Job) -> dict[str, Any] | None:

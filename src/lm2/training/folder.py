@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lm2.files import replacing
+from lm2.files import write_json
 from lm2.training.config import RunConfig
 from lm2.training.trainer import LOG_FILE, train
 
@@ -40,8 +40,7 @@ def train_folder(
         "tokens": tokens,
         "seconds": None if resumed else round(time.perf_counter() - began, 1),  # unknown when stopped in between
     }
-    with replacing(folder / TRAINING_FILE) as beside:
-        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / TRAINING_FILE, facts)
     partial_folder = folder / ".model.partial"
     (model if part is None else part(model)).save_pretrained(partial_folder)
     tokenizer.save_pretrained(partial_folder)

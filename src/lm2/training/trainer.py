@@ -31,7 +31,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging as hf_logging
 
-from lm2.files import replacing
+from lm2.files import write_json
 from lm2.modeling import LM2ForCausalLM
 from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, StopAt, Watching
 from lm2.training.config import RunConfig, differences
@@ -107,7 +107,7 @@ class LM2Trainer(Trainer):
         self.add_callback(LogWithCheckpoint())
         self.add_callback(self._measurements())
         if self.args.should_save:
-            _write_json(run.output_dir / RUN_FILE, _run_record(run))
+            write_json(run.output_dir / RUN_FILE, _run_record(run))
         self._speed = Speed(run, model, self.args.world_size)
         self._skipped, self._norms = SkippedSteps(run.max_skipped_steps), {}
         self._lanes = Lanes(_lanes_config(model), run.accumulation) if run.lanes else None
@@ -240,7 +240,7 @@ class LM2Trainer(Trainer):
             if self.args.should_save:
                 written = self._checkpoint_root / name
                 (written / "training_args.bin").unlink(missing_ok=True)  # a pickle; lm2_run.json says it readably
-                _write_json(written / RUN_FILE, _run_record(self.run))
+                write_json(written / RUN_FILE, _run_record(self.run))
                 shutil.rmtree(folder / name, ignore_errors=True)
                 os.replace(written, folder / name)
                 rotate_checkpoints(str(folder), save_total_limit=self.run.keep_checkpoints)
@@ -360,8 +360,3 @@ def _run_record(run: RunConfig) -> dict[str, Any]:
 def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
     """As it reads back from a file."""
     return json.loads(json.dumps(values))
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
