@@ -1,7 +1,7 @@
 """Give a pretrained model a memory, and write the result to disk.
 
 * `add_memory` copies the base's weights by name; the base itself is left alone and shares nothing with the result.
-* Slots are matched with copies of the block's own W_Q and W_K, where the shapes are the same.
+* Slots are matched with the block's own W_K, and with its W_Q + W_K as queries, where the shapes are the same.
 * The memory's value projection W_V starts at zero. Then E_mem = A V = 0 in every block, so the new logits are the
   base's, and the gradient is still alive: dL/dW_V = M^T A^T dL/dE_mem does not depend on W_V, and after one step
   every other part gets one too.
@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lm2.configuration import LM2Config
 from lm2.gguf import check_family, load_base
+from lm2.memory import LM2Memory
 from lm2.modeling import LM2ForCausalLM
 
 # What a saved configuration says about the file or the class it came from, rather than about the model.
@@ -145,6 +146,19 @@ def _start_memory(model: LM2ForCausalLM) -> None:
             own, attention = getattr(memory, name), getattr(layer.self_attn, name, None)
             if attention is not None and attention.weight.shape == own.weight.shape:
                 own.weight.copy_(attention.weight)
+        _write_by_keys(memory, layer.self_attn)
+
+
+def _write_by_keys(memory: LM2Memory, attention: Any) -> None:
+    """Add to W_Q the W_K of each query's head: one query chooses the slots that a token reads and those it writes.
+
+    What a question asks for is in its query, but what a fact tells is in its key: the base had no reason to put it into
+    the fact's query, and facts of all people then go to the same slots.
+    """
+    q, k = attention.q_proj.weight, attention.k_proj.weight
+    if q.shape == memory.q_proj.weight.shape and k.shape == memory.k_proj.weight.shape:
+        heads = k.unflatten(0, (-1, attention.head_dim))
+        memory.q_proj.weight.add_(heads.repeat_interleave(len(q) // len(k), 0).flatten(0, 1))
 
 
 def _check_free(out: Path) -> None:
