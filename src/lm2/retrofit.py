@@ -152,8 +152,8 @@ def _start_memory(model: LM2ForCausalLM) -> None:
 def _write_by_keys(memory: LM2Memory, attention: Any) -> None:
     """Add to W_Q the W_K of each query's head: one query chooses the slots that a token reads and those it writes.
 
-    What a question asks for is in its query, but what a fact tells is in its key: the base had no reason to put it into
-    the fact's query, and facts of all people then go to the same slots.
+    What a question asks for is in its query, and what a fact tells is in its key. A base need not put that into the
+    fact's own query; where it does not, facts of different people would choose the same slots.
     """
     q, k = attention.q_proj.weight, attention.k_proj.weight
     if q.shape == memory.q_proj.weight.shape and k.shape == memory.k_proj.weight.shape:
