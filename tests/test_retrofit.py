@@ -45,20 +45,23 @@ def test_every_memory_parameter_has_a_gradient_tensor_at_the_first_step(options)
     assert all(parameter.grad is not None for parameter in memory_parameters(model).values())
 
 
+@pytest.mark.parametrize("key_value_heads", [None, 2, 4])
 @pytest.mark.parametrize("case", ["llama", "smollm3-nope"])
-def test_slots_are_chosen_by_the_query_and_the_key_of_its_head(case):
-    layer = add_memory(tiny_base(case), memory_slots=5, segment_length=8, memory_key_value_heads=2).model.layers[2]
+def test_slots_are_chosen_by_the_query_and_the_key_of_its_head(case, key_value_heads):
+    options = {"memory_slots": 5, "segment_length": 8, "memory_key_value_heads": key_value_heads}
+    layer = add_memory(tiny_base(case), **options).model.layers[2]
     attention, memory = layer.self_attn, layer.memory
-    assert torch.equal(memory.k_proj.weight, attention.k_proj.weight)
+    shared = 4 // (key_value_heads or 4)
     for head in range(4):
-        rows, keys = slice(8 * head, 8 * head + 8), slice(8 * (head // 2), 8 * (head // 2) + 8)
-        both = attention.q_proj.weight[rows] + attention.k_proj.weight[keys]
-        assert torch.equal(memory.q_proj.weight[rows], both)
+        rows, own = (slice(8 * h, 8 * h + 8) for h in (head, head // shared))
+        keys = attention.k_proj.weight[8 * (head // 2) : 8 * (head // 2) + 8]
+        assert torch.equal(memory.k_proj.weight[own], keys)
+        assert torch.equal(memory.q_proj.weight[rows], attention.q_proj.weight[rows] + keys)
 
 
-def test_where_the_keys_do_not_fit_the_queries_are_as_they_were():
-    layer = add_memory(tiny_base("llama"), memory_slots=5, segment_length=8).model.layers[0]
-    assert layer.memory.k_proj.weight.shape != layer.self_attn.k_proj.weight.shape
+@pytest.mark.parametrize("options", [{"memory_key_value_heads": 1}, {"memory_heads": 2}])
+def test_where_the_keys_do_not_fit_the_queries_are_as_they_were(options):
+    layer = add_memory(tiny_base("llama"), memory_slots=5, segment_length=8, **options).model.layers[0]
     assert torch.equal(layer.memory.q_proj.weight, layer.self_attn.q_proj.weight)
 
 

@@ -1,7 +1,7 @@
 """Give a pretrained model a memory, and write the result to disk.
 
 * `add_memory` copies the base's weights by name; the base itself is left alone and shares nothing with the result.
-* Slots are matched with the block's own W_K, and with its W_Q + W_K as queries, where the shapes are the same.
+* Slots are matched with the block's own W_K, and with its W_Q + W_K as queries, where the heads are as wide.
 * The memory's value projection W_V starts at zero. Then E_mem = A V = 0 in every block, so the new logits are the
   base's, and the gradient is still alive: dL/dW_V = M^T A^T dL/dE_mem does not depend on W_V, and after one step
   every other part gets one too.
@@ -142,23 +142,27 @@ def _start_memory(model: LM2ForCausalLM) -> None:
             continue
         memory.v_proj.weight.zero_()
         torch.nn.init.eye_(memory.u_proj.weight)
-        for name in ("q_proj", "k_proj", "q_norm", "k_norm"):
+        for name in ("q_proj", "q_norm", "k_norm"):
             own, attention = getattr(memory, name), getattr(layer.self_attn, name, None)
             if attention is not None and attention.weight.shape == own.weight.shape:
                 own.weight.copy_(attention.weight)
-        _write_by_keys(memory, layer.self_attn)
+        _choose_by_keys(memory, layer.self_attn)
 
 
-def _write_by_keys(memory: LM2Memory, attention: Any) -> None:
-    """Add to W_Q the W_K of each query's head: one query chooses the slots that a token reads and those it writes.
+def _choose_by_keys(memory: LM2Memory, attention: Any) -> None:
+    """W_K is the block's, and is added to W_Q, both repeated for the heads that share a key head in the block.
 
-    What a question asks for is in its query, and what a fact tells is in its key. A base need not put that into the
-    fact's own query; where it does not, facts of different people would choose the same slots.
+    One query chooses the slots that a token reads and those it writes. What a question asks for is in its query, and
+    what a fact tells is in its key. A base need not put that into the fact's own query; where it does not, facts of
+    different people would choose the same slots.
     """
-    q, k = attention.q_proj.weight, attention.k_proj.weight
-    if q.shape == memory.q_proj.weight.shape and k.shape == memory.k_proj.weight.shape:
-        heads = k.unflatten(0, (-1, attention.head_dim))
-        memory.q_proj.weight.add_(heads.repeat_interleave(len(q) // len(k), 0).flatten(0, 1))
+    keys, queries = attention.k_proj.weight, attention.q_proj.weight
+    own, head_width = memory.k_proj.weight, memory.width // memory.heads
+    if queries.shape != memory.q_proj.weight.shape or head_width != attention.head_dim or len(own) % len(keys):
+        return
+    heads = keys.unflatten(0, (-1, head_width))
+    own.copy_(heads.repeat_interleave(len(own) // len(keys), 0).flatten(0, 1))
+    memory.q_proj.weight.add_(heads.repeat_interleave(len(queries) // len(keys), 0).flatten(0, 1))
 
 
 def _check_free(out: Path) -> None:
