@@ -75,7 +75,7 @@ def _phases(
 
 
 def memory_options(options: RetrofitOptions, key_value_heads: int) -> dict[str, Any]:
-    """The options of `add_memory`: heads as in the base, so that the memory starts from its W_Q and W_K."""
+    """The options of `add_memory`: key heads as in the base, which start the same as more of them and cost less."""
     layers = options.memory_layers
     return {
         "memory_slots": options.memory_slots,
