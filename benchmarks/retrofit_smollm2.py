@@ -17,7 +17,7 @@ import tyro
 
 from lm2.evaluation.canvas import new_figure, save
 from lm2.evaluation.statistics import t_interval
-from lm2.files import replacing
+from lm2.files import replacing, write_json
 
 PHASES = ("memory", "all")
 PAIRS = {"lm2": "control", "memory-only": "base"}
@@ -72,8 +72,7 @@ class Report:
             "training": {phase: lines(self.runs / "smollm2-lm2" / phase) for phase in PHASES},
             "control_training": lines(self.runs / "control" / "all"),
         }
-        with replacing(self.out) as beside:
-            beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(self.out, report)
         draw(report, self.out.with_suffix(".png"))
         print(json.dumps(pairs, indent=1))
 

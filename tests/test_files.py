@@ -3,8 +3,27 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lm2.files import write_json
+from lm2.files import by_rows, write_json
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(VALUES)
+def test_json_by_rows_is_the_same_json(values):
+    assert json.loads(by_rows(values)) == values
+
+
+def test_a_row_of_a_table_is_a_line():
+    found = by_rows({"n": 2, "by name": {"a": {"rows": [{"x": 1, "y": [1, 2]}, {"x": 2}], "z": {}}}, "plain": [1, 2]})
+    assert found.splitlines() == [
+        *("{", ' "n": 2,', ' "by name": {', '  "a": {'),
+        *('   "rows": [', '    {"x": 1, "y": [1, 2]},', '    {"x": 2}', "   ],", '   "z": {}', "  }", " },"),
+        *(' "plain": [1, 2]', "}"),
+    ]
 
 
 def test_json_is_read_back(tmp_path):

@@ -26,6 +26,16 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def by_rows(values: Any, indent: str = "") -> str:
+    """JSON text with one object of a list a line, so that tables can be read and compared line by line."""
+    if isinstance(values, list) and any(isinstance(row, dict) for row in values):
+        return "[\n" + ",\n".join(f"{indent} {json.dumps(row)}" for row in values) + f"\n{indent}]"
+    if isinstance(values, dict) and any(isinstance(value, list | dict) for value in values.values()):
+        lines = (f"{indent} {json.dumps(name)}: {by_rows(value, indent + ' ')}" for name, value in values.items())
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    return json.dumps(values)
+
+
 def write_json(path: str | os.PathLike[str], values: Any) -> None:
     """Write JSON values, indented by two and with a line's end, as `replacing` does.
 

@@ -64,6 +64,17 @@ def test_memories_are_asked_with_controls_and_the_plain_model_in_four_ways(finis
     assert reports["word"]["rule"] == "word"
 
 
+def assert_cells_can_be_counted_again(kept, reports):
+    """Those that the file of numbers leaves out: under the other rule, and those of the claim."""
+    cells = {(c["model"], c["condition"], c["task"], c["length"]): c for c in kept["cells"]}
+    for name in ("word", "claimed"):
+        assert reports[name]["cells"]
+        for cell in reports[name]["cells"]:
+            counted = cells[cell["model"], cell["condition"], cell["task"], cell["length"]]["correct"]
+            assert counted == cell["correct"]
+            assert cell["accuracy"] is None or counted[reports[name]["rule"]] == round(cell["accuracy"] * cell["n"])
+
+
 def test_the_page_has_every_claim_every_mean_and_its_pictures(finished):
     config, sizes, found = finished
     files = page.save(config, sizes, found)
@@ -78,7 +89,9 @@ def test_the_page_has_every_claim_every_mean_and_its_pictures(finished):
     pictures = [path for path in files if path.suffix == ".png"]
     assert len(pictures) == 2
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
-    assert json.loads((config.out / page.RESULTS_FILE).read_text(encoding="utf-8"))["claims"] == found["claims"]
+    kept = json.loads((config.out / page.RESULTS_FILE).read_text(encoding="utf-8"))
+    assert kept["claims"] == found["claims"]
+    assert_cells_can_be_counted_again(kept["reports"]["official"], found["reports"])
 
 
 def test_the_dry_run_names_every_step_and_keeps_the_limit(tmp_path, capsys):

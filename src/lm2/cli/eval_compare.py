@@ -29,16 +29,13 @@ class Options:
 
 def run(options: Options) -> None:
     """Compare and print the table."""
-    import json
-
     from rich.console import Console
     from rich.markdown import Markdown
 
     from lm2.evaluation.compare import compare, markdown
-    from lm2.files import replacing
+    from lm2.files import write_json
 
     found = compare(options.first, options.second, *(options.models or ()))
     if options.out is not None:
-        with replacing(options.out) as beside:
-            beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, found)
     Console().print(Markdown(markdown(found)))

@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lm2.data.encoding import DocumentEncoder
 from lm2.data.sources import Part, Source
-from lm2.data.store import PLAN_FILE, SCHEMA, STORE_FILE, Shard, Store, finish, read_json, write_json, write_shard
+from lm2.data.store import PLAN_FILE, SCHEMA, STORE_FILE, Shard, Store, finish, read_json, write_shard
+from lm2.files import write_json
 
 SHARD_TOKENS = 1 << 27
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 1000, 4_000_000

@@ -22,7 +22,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.encoding import fingerprint
-from lm2.files import replacing
+from lm2.files import replacing, write_json
 
 SCHEMA = 1
 STORE_FILE, PLAN_FILE = "store.json", "plan.json"
@@ -71,11 +71,6 @@ def write_shard(stem: Path, documents: Iterable[np.ndarray | None], dtype: str, 
         raise
     count = len(offsets) - 1
     return Shard(stem.name, count, offsets[-1], left_out, count + left_out, last, digest.hexdigest())
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lm2.evaluation.engine import Asked
 from lm2.evaluation.scoring import RULES, is_right
 from lm2.evaluation.statistics import wilson
 from lm2.evaluation.tokens import n_tokens
-from lm2.files import replacing
+from lm2.files import by_rows, replacing
 
 KIND = "lm2 eval babilong"
 SCHEMA = 1
@@ -173,16 +173,7 @@ def ordered(values: Iterable[str]) -> list[str]:
 def save(report: dict[str, Any], path: Path) -> None:
     """Write the JSON file, one cell a line."""
     with replacing(path) as beside:
-        beside.write_text(_compact(report) + "\n", encoding="utf-8")
-
-
-def _compact(report: dict[str, Any]) -> str:
-    def value(found: Any) -> str:
-        if isinstance(found, list) and found:
-            return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in found) + "\n ]"
-        return json.dumps(found)
-
-    return "{\n" + ",\n".join(f' "{name}": {value(found)}' for name, found in report.items()) + "\n}"
+        beside.write_text(by_rows(report) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> dict[str, Any]:

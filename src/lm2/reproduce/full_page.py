@@ -1,6 +1,5 @@
 """The page of a full reproduction and its JSON file: means over seeds with their intervals."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rich.markdown import Markdown
 from lm2.evaluation.page import interval, table
 from lm2.evaluation.report import ordered
 from lm2.evaluation.statistics import t_interval
-from lm2.files import replacing
+from lm2.files import by_rows, replacing
 from lm2.reproduce.full import FOLDER, mean_of, over_seeds
 from lm2.reproduce.page import PAGE_FILE, RESULTS_FILE, published_rows
 from lm2.reproduce.results import SHOWN
@@ -24,7 +23,7 @@ Cells = dict[tuple[str, str, str], list[float]]
 def save(out: Path, found: dict[str, Any]) -> list[Path]:
     """Write page and numbers; their paths."""
     folder = out / FOLDER
-    texts = {PAGE_FILE: page(found), RESULTS_FILE: json.dumps(found, indent=1) + "\n"}
+    texts = {PAGE_FILE: page(found), RESULTS_FILE: by_rows(found) + "\n"}
     for name, text in texts.items():
         with replacing(folder / name) as beside:
             beside.write_text(text, encoding="utf-8")

@@ -1,6 +1,5 @@
 """The page of a reproduction, its JSON file and its pictures: ready for docs/results."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from lm2.evaluation.controls import QUESTION
 from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import Published, interval, markdown, percent, published, table
 from lm2.evaluation.report import CONSTANT, ordered
-from lm2.files import replacing
+from lm2.files import by_rows, replacing
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.results import SHOWN, Report, main_cells
 from lm2.reproduce.sizes import NAMES, Sizes
@@ -24,6 +23,9 @@ ANCHORS = (
     *("~ RMT (137M) fine-tune", "~ ARMT (137M) fine-tune", "~ Mamba (130M) fine-tune", "gpt-4-0125-preview"),
 )
 """The published models that are shown beside ours."""
+KEPT = ("official", "far", "controls")
+"""Reports whose cells are in the file of numbers: those of the claim are cells of the first, and each has the right
+answers under every rule."""
 RULES = {
     "official": "Means over tasks, official rule",
     "word": "Means over tasks, repaired rule (labels as whole words)",
@@ -33,7 +35,8 @@ RULES = {
 def save(config: ReproduceConfig, sizes: Sizes, found: dict[str, Any]) -> list[Path]:
     """Write page, numbers, the two whole reports and the pictures; their paths."""
     reports = found["reports"]
-    texts = {PAGE_FILE: page(sizes, found), RESULTS_FILE: json.dumps(found, indent=1) + "\n"}
+    numbers = {**found, "reports": {name: reports[name] for name in KEPT}}
+    texts = {PAGE_FILE: page(sizes, found), RESULTS_FILE: by_rows(numbers) + "\n"}
     for rule in RULES:
         texts[f"babilong_{rule}.md"] = markdown(reports[rule], _anchors(reports[rule]))
     for name, text in texts.items():
@@ -176,6 +179,7 @@ def _training(found: dict[str, Any]) -> str:
         "parameters": [f"{training[name]['parameters']:,}" for name in SHOWN],
         "learning rate": [f"{training[name]['rate']:g}" for name in SHOWN],
         "tokens": [f"{training[name]['tokens']:,}" for name in SHOWN],
+        "commit of the training": [(training[name].get("commit") or "unknown")[:7] for name in SHOWN],
         "processor seconds": [f"{training[name]['validation'][-1]['seconds']:,.0f}" for name in SHOWN],
         "held-out rows, all tokens": [percent(training[name]["validation"][-1]["accuracy"]) for name in SHOWN],
         "held-out rows, equal time": [_at_equal_time(training[name]) for name in SHOWN],

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lm2.environment import environment
 from lm2.files import write_json
 from lm2.training.config import RunConfig
 from lm2.training.trainer import LOG_FILE, train
@@ -39,6 +40,7 @@ def train_folder(
         "steps": run.steps,
         "tokens": tokens,
         "seconds": None if resumed else round(time.perf_counter() - began, 1),  # unknown when stopped in between
+        "commit": environment()["commit"],
     }
     write_json(folder / TRAINING_FILE, facts)
     partial_folder = folder / ".model.partial"
