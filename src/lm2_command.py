@@ -50,6 +50,11 @@ COMMANDS = {
         "continue a prompt, with a memory that can be kept in a file",
         'lm2 generate smollm2-lm2 "What is the capital of France?" --chat',
     ),
+    "look": Command(
+        "lm2.cli.look",
+        "see what a memory wrote of a text, and what an answer read from it",
+        'lm2 look smollm2-lm2 book.txt --ask "Who is Ada?"',
+    ),
     "export": Command(
         "lm2.cli.export",
         "make a model folder of a training checkpoint, whole or in shards",

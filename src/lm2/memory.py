@@ -278,18 +278,30 @@ class LM2Memory(nn.Module):
         """A = softmax over slots (Q K^T / sqrt(E)): (R, H, T, N)."""
         return self._scores(self._split(q_RTD), self.keys(norm_RND)).softmax(-1)
 
+    def attend(self, q_RTD: Tensor, norm_RND: Tensor) -> Tensor:
+        """A as it is read with: the same, with `memory_topk` over the k best slots only."""
+        scores_RHTN = self._scores(self._split(q_RTD), self.keys(norm_RND))
+        if self.topk is not None:
+            kth = scores_RHTN.topk(self.topk, -1).values[..., -1:]
+            scores_RHTN = scores_RHTN.masked_fill(scores_RHTN < kth, -torch.inf)
+        return scores_RHTN.softmax(-1)
+
     def offer(self, alignment_RHTN: Tensor, rho_RTH: Tensor, u_RTD: Tensor) -> tuple[Tensor, Tensor]:
         """What the segment offers to each slot: the mass p, spread over the heads' columns, and the content C.
 
         In closed form what token after token would leave: a_t = 0.99 rho_t A_tn, O <- (1 - a_t) O + a_t x_t W_U, and
         p = 1 - prod_t (1 - a_t) is the sum of the weights that the tokens end with.
         """
+        weight_RHTN, mass_RHN1 = self.weigh(alignment_RHTN, rho_RTH)
+        offer_RHNE = weight_RHTN.transpose(2, 3) @ self._split(u_RTD) / (mass_RHN1 + OFFER_EPS)
+        return _join(mass_RHN1.expand_as(offer_RHNE)), _join(offer_RHNE)
+
+    def weigh(self, alignment_RHTN: Tensor, rho_RTH: Tensor) -> tuple[Tensor, Tensor]:
+        """What each token weighs in what a slot is offered, (R, H, T, N), and their sum p, (R, H, N, 1)."""
         share_RHTN = MOST_SHARE * alignment_RHTN * rho_RTH.transpose(1, 2)[..., None]
         left_RHTN = torch.log1p(-share_RHTN).cumsum(2)
         weight_RHTN = share_RHTN * (left_RHTN[:, :, -1:] - left_RHTN).exp()
-        mass_RHN1 = -torch.expm1(left_RHTN[:, :, -1])[..., None]
-        offer_RHNE = weight_RHTN.transpose(2, 3) @ self._split(u_RTD) / (mass_RHN1 + OFFER_EPS)
-        return _join(mass_RHN1.expand_as(offer_RHNE)), _join(offer_RHNE)
+        return weight_RHTN, -torch.expm1(left_RHTN[:, :, -1])[..., None]
 
     def update(
         self, bank_RND: Tensor, norm_RND: Tensor, start_ND: Tensor, mass_RND: Tensor, offer_RND: Tensor
@@ -298,25 +310,29 @@ class LM2Memory(nn.Module):
 
         What is forgotten goes back to the row's start, not to zero, so that slots never become the same.
         """
+        kept_RND, restored_RND, added_RND = self.parts(bank_RND, norm_RND, start_ND, mass_RND, offer_RND)
+        new_RND = kept_RND + restored_RND + added_RND
+        return new_RND * new_RND.square().mean(-1, keepdim=True).clamp_min(1).rsqrt()
+
+    def parts(
+        self, bank_RND: Tensor, norm_RND: Tensor, start_ND: Tensor, mass_RND: Tensor, offer_RND: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What a write is the sum of, (R, N, D) each: what stays, what goes back to the start, and what is new."""
         both = torch.cat([offer_RND, norm_RND], -1)
         forget_RND = (mass_RND * F.logsigmoid(self.forget_gate(both))).exp()
         input_RND = mass_RND * self.input_gate(both).sigmoid()
-        new_RND = forget_RND * bank_RND + (1 - forget_RND) * start_ND + input_RND * offer_RND.tanh()
-        return new_RND * new_RND.square().mean(-1, keepdim=True).clamp_min(1).rsqrt()
+        return forget_RND * bank_RND, (1 - forget_RND) * start_ND, input_RND * offer_RND.tanh()
 
     def read(self, q_RSTD: Tensor, norm_RSND: Tensor) -> Tensor:
         """E_mem = A V for all segments at once: (R, S, T, D). With `memory_topk` only the k best slots are in A."""
-        q_BHTE = self._split(q_RSTD.flatten(0, 1))
-        flat_BND = norm_RSND.flatten(0, 1)
-        k_BKNE, v_BKNE = self.keys(flat_BND), self._split(self.v_proj(flat_BND))
+        q_BTD, flat_BND = q_RSTD.flatten(0, 1), norm_RSND.flatten(0, 1)
+        v_BKNE = self._split(self.v_proj(flat_BND))
         if self.topk is None:
             grouped = self.heads != self.key_value_heads
+            q_BHTE, k_BKNE = self._split(q_BTD), self.keys(flat_BND)
             e_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BKNE, v_BKNE, enable_gqa=grouped)
         else:
-            scores_BHTN = self._scores(q_BHTE, k_BKNE)
-            kth = scores_BHTN.topk(self.topk, -1).values[..., -1:]
-            a_BHTN = scores_BHTN.masked_fill(scores_BHTN < kth, -torch.inf).softmax(-1)
-            e_BHTE = a_BHTN @ self._per_query_head(v_BKNE)
+            e_BHTE = self.attend(q_BTD, flat_BND) @ self._per_query_head(v_BKNE)
         return _join(e_BHTE).unflatten(0, q_RSTD.shape[:2])
 
     def gate(self, read: Tensor) -> Tensor:

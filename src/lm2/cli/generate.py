@@ -23,8 +23,6 @@ EXAMPLES = (
 )
 STOPPED = "The cache file is as it was before this command."
 
-SEGMENTS_AT_ONCE = 16  # a long prompt is read in pieces of so many segments, so that its length costs no memory
-
 
 @dataclass(frozen=True)
 class Options:
@@ -90,6 +88,8 @@ def stream(
     import torch
     from transformers import TextStreamer
 
+    from lm2.streaming import read
+
     settings = copy.deepcopy(model.generation_config)
     settings.update(
         max_new_tokens=options.max_new_tokens,
@@ -98,8 +98,7 @@ def stream(
         **({} if options.temperature else {"top_p": None, "top_k": None}),  # transformers warns of them when greedy
     )
     with torch.no_grad():
-        for piece in ids[:, :-1].split(SEGMENTS_AT_ONCE * model.config.segment_length, dim=1):
-            model(piece, past_key_values=cache, logits_to_keep=1)
+        read(model, ids[:, :-1], cache)
         output = model.generate(  # ty: ignore[invalid-argument-type]  (a protocol that only transformers' own models meet)
             ids[:, -1:],
             past_key_values=cache,

@@ -1,0 +1,83 @@
+"""`lm2 look MODEL TEXT`: what a memory wrote of a text, and what an answer read from it."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+EXAMPLES = (
+    'lm2 look models/lm2-tiny-qa1 story.txt --ask " Where is Mary?" --max-new-tokens 1',
+    'lm2 look smollm2-lm2 book.txt --ask "Who is Ada?" "Where does she live?" --out runs/look-ada',
+    "lm2 look smollm2-lm2 - < book.txt",
+)
+STOPPED = "Files of an earlier look are as they were."
+
+
+@dataclass(frozen=True)
+class Options:
+    """See what a memory wrote of a text, what an answer read from it, and what the answer is without that.
+
+    Prints a table for each question, and writes look.html (a page to look at), look.png and look.json.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """The folder of a saved LM2 model."""
+    text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
+    """A text file; - reads standard input."""
+    ask: tuple[str, ...] = ()
+    """Questions, each asked after the text by itself; without any, only what is written is told."""
+    out: Path = Path("runs/look")
+    """Folder of the page, the picture and the numbers."""
+    without: int = 3
+    """Leave out so many places, those read most, each by itself and all together, and see what the answer is then."""
+    max_new_tokens: int = 8
+    """Tokens of an answer, at most."""
+
+
+def run(options: Options) -> None:
+    """Look, print, and write the files."""
+    from rich.console import Console
+
+    from lm2.analysis import figure, page, report
+    from lm2.analysis.look import look
+    from lm2.cli.checkpoint import load
+    from lm2.files import replacing, write_json
+    from lm2.progress import time_left_bar
+
+    text = sys.stdin.read() if options.text == "-" else read_text(Path(options.text))
+    model, tokenizer = load(options.model)
+    with time_left_bar(Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("reading", total=None)
+        found = look(
+            model,
+            tokenizer,
+            text,
+            options.ask,
+            options.without,
+            options.max_new_tokens,
+            lambda done, total: bar.update(line, completed=done, total=total),
+        )
+    options.out.mkdir(parents=True, exist_ok=True)
+    files = [options.out / f"look.{kind}" for kind in ("html", "png", "json")]
+    figure.draw(found, files[1])
+    with replacing(files[0]) as beside:
+        beside.write_text(page.page(found, options.model.name, files[1].read_bytes()), encoding="utf-8")
+    write_json(files[2], {"model": str(options.model.name), **report.record(found)})
+    console = Console()
+    report.show(found, console)
+    console.print(f"\nSaved: {', '.join(map(str, files))}", soft_wrap=True, highlight=False)
+
+
+def read_text(path: Path) -> str:
+    """A text file.
+
+    Raises:
+        ValueError: it is not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first") from None

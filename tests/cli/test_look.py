@@ -1,0 +1,69 @@
+"""`lm2 look`: tables, a page, a picture and numbers; bad input leaves what was there."""
+
+import io
+import json
+
+import pytest
+
+from lm2_command import main
+
+TEXT = "Mary went to the kitchen . John is in the garden . " * 4
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def look(folder, text, out, *flags: str) -> int:
+    return main(["look", str(folder), str(text), "--out", str(out), *flags])
+
+
+def test_it_prints_and_writes(folder, text, tmp_path, capsys):
+    flags = ("--ask", "Where is Mary ?", "Where is John ?", "--max-new-tokens", "1", "--without", "2")
+    assert look(folder, text, tmp_path / "out", *flags) == 0
+    printed = capsys.readouterr().out
+    assert "48 tokens in segments of 4" in printed
+    assert printed.count("nothing written at all") == 2
+    assert printed.count("the first 2 together") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["look.html", "look.json", "look.png"]
+    values = json.loads((tmp_path / "out" / "look.json").read_text(encoding="utf-8"))
+    assert [answer["question"] for answer in values["answers"]] == ["Where is Mary ?", "Where is John ?"]
+
+
+def test_a_second_look_takes_the_place_of_the_first_and_is_the_same(folder, text, tmp_path, monkeypatch):
+    look(folder, text, tmp_path, "--ask", "Where is Mary ?")
+    first = {path.name: path.read_bytes() for path in tmp_path.glob("look.*")}
+    monkeypatch.setattr("sys.stdin", io.StringIO(TEXT))
+    assert look(folder, "-", tmp_path, "--ask", "Where is Mary ?") == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("look.*")} == first
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--without", "-1"), "-1 places to leave out"),
+        (("--max-new-tokens", "0"), "0 new tokens"),
+        (("--ask", " "), "a question is empty"),
+    ],
+)
+def test_bad_options_are_told_and_nothing_is_written(folder, text, tmp_path, capsys, flags, message):
+    assert look(folder, text, tmp_path / "out", *flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_text_and_a_folder_that_is_no_model(folder, text, tmp_path, capsys):
+    assert look(folder, tmp_path / "no.txt", tmp_path / "out") == 2
+    assert "no.txt" in capsys.readouterr().err
+    assert look(tmp_path, text, tmp_path / "out") == 2
+    assert "has no config.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_that_is_no_text(folder, tmp_path, capsys):
+    (tmp_path / "it.bin").write_bytes(b"\xff\xfe\x00")
+    assert look(folder, tmp_path / "it.bin", tmp_path / "out") == 2
+    assert "it.bin is not UTF-8 text" in capsys.readouterr().err
