@@ -32,7 +32,7 @@ from lm2.files import write_json
 from lm2.progress import time_left_bar
 
 AFTER = 40
-"""A place belongs to a fact that begins in it or ends at most so many characters before it."""
+"""A place is at a fact when it begins in it, or at most so many characters behind it."""
 WITHOUT = 3
 KEPT = 0.5
 """An answer is kept whose probability is above it."""
@@ -165,12 +165,8 @@ def page(summaries: dict[str, dict[str, Any]]) -> str:
         return f"{100 * one['hits'] / one['n']:.0f} ({100 * low:.0f}-{100 * high:.0f})"
 
     rows = [["right answers", *(f"{one['whole']['n']} of {one['asked']}" for one in summaries.values())]]
-    rows += [
-        [
-            "places, at supporting facts",
-            *(f"{s['places']:.1f}, {s['supporting_places']:.1f}" for s in summaries.values()),
-        ]
-    ]
+    numbers = [f"{one['places']:.1f}, {one['supporting_places']:.1f}" for one in summaries.values()]
+    rows += [["places written, at supporting facts", *numbers]]
     rows += [[text, *(cell(one[name]) for one in summaries.values())] for name, text in ROWS.items()]
     return table(["", *summaries], rows)
 

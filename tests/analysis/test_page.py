@@ -17,7 +17,9 @@ EVIL = "<script>alert('&\"')</script>"
 
 def a_look(places: int = 3, segments: int = 5) -> Look:
     return Look(
-        places=[Place(f"{EVIL} before {i} ", f"[b]{i}{EVIL}", 7 * i, 2, 0.5, False) for i in range(places)],
+        places=[
+            Place(f"{EVIL} before {i} ", f"[b]{i}{EVIL}", 1000 * i + 50, 7 * i, 2, 0.5, False) for i in range(places)
+        ],
         tokens=7 * places + 10,
         floor=0.01,
         segment_length=4,
@@ -77,6 +79,18 @@ def test_of_many_places_those_read_or_written_most_are_shown():
     assert html.count("<mark") == page.MOST + 3
     assert f"{page.MOST:,} of {page.MOST + 7:,} places are shown" in html
     assert f"[b]{page.MOST + 6}" in html
+
+
+def test_text_between_places_is_shown_once_and_what_is_left_out_is_counted():
+    before = ["Mary left. ", "Mary left. John ", "Ada came. "]
+    at = [11, 16, 500]
+    places = [Place(before[i], f"<{i}>", at[i], 10 * i, 2, 0.5, False) for i in range(3)]
+    places[1] = replace(places[1], at=at[1] + 3)
+    html = page.page(replace(a_look(), places=places, answers=[], tokens=40), "model", b"")
+    assert read(html).text.split("read most.", 1)[1].split() == [
+        *("Mary", "left.", "<0>"),
+        *("John", "<1>", "…", "8", "tokens", "…", "Ada", "came.", "<2>", "…", "18", "tokens"),
+    ]
 
 
 def test_the_numbers_are_json_values():

@@ -91,7 +91,15 @@ class Text:
         places, T = self.places, self.model.config.segment_length
         visible = self.trace.tokens // T * T - self.model.config.look_back
         return [
-            Place(places.before(i), places.text(i), int(first), int(past - first), float(rho), bool(past > visible))
+            Place(
+                places.before(i),
+                places.text(i),
+                places.at(i),
+                int(first),
+                int(past - first),
+                float(rho),
+                bool(past > visible),
+            )
             for i, (first, past, rho) in enumerate(zip(places.first, places.past, self.written_P, strict=True))
         ]
 

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 
 from lm2.analysis.results import Answer, Look, Place
@@ -93,15 +94,16 @@ def _text(found: Look) -> Iterator[str]:
     order = sorted(range(len(found.places)), key=lambda i: (i not in read, -found.places[i].written))
     if len(order) > MOST:
         yield f"<span class=gap>{MOST:,} of {len(order):,} places are shown, those read or written most.</span>"
-    end = 0
+    past, end = 0, 0
     for i in sorted(order[:MOST]):
         place = found.places[i]
-        if place.first > end:
-            yield f"<span class=gap>{place.first - end:,} tokens</span>"
-        yield _passage(place, i in read)
-        end = place.first + place.tokens
-    if found.tokens > end:
-        yield f"<span class=gap>{found.tokens - end:,} tokens</span>"
+        begin = place.at - len(place.before)
+        if begin > end:
+            yield f"<span class=gap>… {place.first - past:,} tokens …</span>"
+        yield _passage(replace(place, before=place.before[max(0, end - begin) :]), i in read)
+        past, end = place.first + place.tokens, place.at + len(place.text)
+    if found.tokens > past:
+        yield f"<span class=gap>… {found.tokens - past:,} tokens</span>"
 
 
 def _passage(place: Place, read: bool) -> str:

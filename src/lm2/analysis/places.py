@@ -35,14 +35,17 @@ class Places(NamedTuple):
     def __len__(self) -> int:  # ty: ignore[invalid-method-override]  (of places, not of fields)
         return len(self.first)
 
+    def at(self, place: int) -> int:
+        """The first character of a place."""
+        return int(self.encoded.starts[self.first[place]])
+
     def text(self, place: int) -> str:
         """The characters of the tokens that are written."""
-        first, past = self.first[place], self.past[place]
-        return self.encoded.text[self.encoded.starts[first] : self.encoded.ends[past - 1]]
+        return self.encoded.text[self.at(place) : self.encoded.ends[self.past[place] - 1]]
 
     def before(self, place: int) -> str:
         """The sentence before it, and its own up to it; the last CONTEXT characters of them."""
-        text, end = self.encoded.text, int(self.encoded.starts[self.first[place]])
+        text, end = self.encoded.text, self.at(place)
         begin = max(0, end - CONTEXT)
         ends = [match.end() for match in END.finditer(text, begin, end)]
         return text[ends[-2] if len(ends) > 1 else begin : end]

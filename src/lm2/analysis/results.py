@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Place:
-    """Tokens of the text that were written, `first` to `first + tokens`, and the text before them.
+    """Tokens of the text that were written, `first` to `first + tokens`, from character `at` on, and what is before.
 
     What a place is about is mostly told before it: a fact is written when its last word has been read. written: the
     greatest rho, over tokens, heads and memories. attended: whether self-attention still sees some of it at the end.
@@ -15,6 +15,7 @@ class Place:
 
     before: str
     text: str
+    at: int
     first: int
     tokens: int
     written: float

@@ -8,9 +8,9 @@ from typing import Annotated
 import tyro
 
 EXAMPLES = (
-    'lm2 look models/lm2-tiny-qa1 story.txt --ask " Where is Mary?" --max-new-tokens 1',
-    'lm2 look smollm2-lm2 book.txt --ask "Who is Ada?" "Where does she live?" --out runs/look-ada',
-    "lm2 look smollm2-lm2 - < book.txt",
+    'lm2 look smollm2-lm2 book.txt --ask "Who is Ada?"',
+    'lm2 look models/lm2-tiny-qa1 story.txt --ask " Where is Mary?" " Where is John?" --max-new-tokens 1',
+    "lm2 look smollm2-lm2 - --out runs/look-book < book.txt",
 )
 STOPPED = "Files of an earlier look are as they were."
 
@@ -33,7 +33,7 @@ class Options:
     without: int = 3
     """Leave out so many places, those read most, each by itself and all together, and see what the answer is then."""
     max_new_tokens: int = 8
-    """Tokens of an answer, at most."""
+    """Tokens of an answer, at most; its probability is that of all of them, so give 1 for a model that does not end."""
 
 
 def run(options: Options) -> None:
