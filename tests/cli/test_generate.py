@@ -5,10 +5,12 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from lm2 import LM2Cache, LM2ForCausalLM
 from lm2_command import main
@@ -69,12 +71,43 @@ def test_a_kept_memory_is_that_of_the_whole_conversation(folder, tokenizer, tmp_
         torch.testing.assert_close(ours.bank, theirs.bank, atol=1e-5, rtol=1e-4)
 
 
+def test_a_book_is_read_once_and_asked_as_often_as_wanted(folder, tokenizer, tmp_path, capsys):
+    file, book = tmp_path / "book.safetensors", " ".join([PROMPT] * 40)
+    assert generate(folder, book, "--cache", str(file), "--max-new-tokens", "0") == 0
+    assert capsys.readouterr().out == ""
+    model, before = LM2ForCausalLM.from_pretrained(folder).eval(), file.read_bytes()
+    assert LM2Cache.load(file, model).seen == 40 * 12
+    answers = []
+    for _ in range(2):
+        assert generate(folder, "Where is Mary ?", "--cache", str(file), "--read-only", "--max-new-tokens", "4") == 0
+        answers.append(capsys.readouterr().out)
+    assert file.read_bytes() == before
+    ids = tokenizer(f"{book} Where is Mary ?", return_tensors="pt")["input_ids"]
+    whole = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
+    assert answers[0] == answers[1]
+    assert answers[0].split() == tokenizer.decode(whole).split()
+
+
+def test_a_text_that_goes_on_has_no_start_token(tmp_path, capsys):
+    folder, file = Path(__file__).parents[2] / "models" / "lm2-tiny-qa1", tmp_path / "it.safetensors"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    story, question = " Mary went to the garden. John moved to the office.", " Where is Mary?"
+    generate(folder, story, "--cache", str(file), "--max-new-tokens", "0")
+    generate(folder, question, "--cache", str(file), "--max-new-tokens", "1")
+    assert capsys.readouterr().out.strip() == "garden"
+    model = LM2ForCausalLM.from_pretrained(folder)
+    assert LM2Cache.load(file, model).seen == len(tokenizer(story + question).input_ids) + 1
+
+
 @pytest.mark.parametrize(
     ("prompt", "flags", "message"),
     [
         ("", [], "the prompt is empty"),
         (" \n", [], "the prompt is empty"),
-        (PROMPT, ["--max-new-tokens", "0"], "--max-new-tokens is 0: it must be at least 1"),
+        (PROMPT, ["--max-new-tokens", "0"], "--max-new-tokens is 0: it must be at least 1, or 0 where --cache"),
+        (PROMPT, ["--max-new-tokens", "-1", "--cache", "it"], "--max-new-tokens is -1: it must be at least 1"),
+        (PROMPT, ["--read-only"], "--read-only needs a memory that was kept, and --cache is not given"),
+        (PROMPT, ["--read-only", "--cache", "no.safetensors"], "and --cache is no.safetensors"),
         (PROMPT, ["--temperature", "-1"], "--temperature is -1.0: it must be 0"),
         (PROMPT, ["--chat"], "has no chat format: leave out --chat"),
     ],

@@ -32,7 +32,7 @@ class Places(NamedTuple):
     first: np.ndarray
     past: np.ndarray
 
-    def __len__(self) -> int:  # ty: ignore[invalid-method-override]  (of places, not of fields)
+    def __len__(self) -> int:  # ty: ignore[incompatible-method-override]  (of places, not of fields)
         return len(self.first)
 
     def at(self, place: int) -> int:

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 EXAMPLES = (
     'lm2 generate smollm2-lm2 "What is the capital of France?" --chat',
     'lm2 generate smollm2-lm2 "My name is Ada." --cache ada.safetensors --max-new-tokens 1',
-    "lm2 generate smollm2-lm2 - --cache book.safetensors < book.txt",
+    "lm2 generate smollm2-lm2 - --cache book.safetensors --max-new-tokens 0 < book.txt",
+    'lm2 generate smollm2-lm2 "Who is Ada?" --cache book.safetensors --read-only',
 )
 STOPPED = "The cache file is as it was before this command."
 
 
 @dataclass(frozen=True)
 class Options:
-    """Continue a prompt and print the text as it comes."""
+    """Continue a prompt and print the text as it comes, or only read it into a memory that is kept."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """The folder of a saved LM2 model."""
@@ -34,25 +35,39 @@ class Options:
     """The text to continue; - reads it from standard input."""
     cache: Path | None = None
     """Keep the memory in this file: go on from it if it exists, and save it there at the end."""
+    read_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave the file of the memory as it is: the prompt and its continuation are forgotten."""
     chat: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Give the prompt as a user's message, in the model's chat format."""
     max_new_tokens: int = 64
-    """Stop after so many tokens."""
+    """Stop after so many tokens; 0 only reads the prompt."""
     temperature: float = 0.0
     """0 takes the likeliest token each time; higher values sample."""
     seed: int = 0
     """Seed of the sampling."""
 
+    def check(self) -> None:
+        """Raises ValueError where an option is out of range or does not go with another."""
+        kept = self.cache is not None and not self.read_only
+        if self.max_new_tokens < (0 if kept else 1):
+            raise ValueError(
+                f"--max-new-tokens is {self.max_new_tokens}: it must be at least 1, or 0 where --cache keeps the memory"
+            )
+        if self.temperature < 0:
+            raise ValueError(f"--temperature is {self.temperature}: it must be 0 (greedy) or more")
+        if self.read_only and (self.cache is None or not self.cache.exists()):
+            raise ValueError(
+                f"--read-only needs a memory that was kept, and --cache is {self.cache or 'not given'}: read a text "
+                "into one first, with --cache FILE --max-new-tokens 0"
+            )
+
 
 def run(options: Options) -> None:
     """Read the prompt, print the continuation, keep the memory."""
+    options.check()
     text = sys.stdin.read() if options.prompt == "-" else options.prompt
     if not text.strip():
         raise ValueError("the prompt is empty: give at least one word")
-    if options.max_new_tokens < 1:
-        raise ValueError(f"--max-new-tokens is {options.max_new_tokens}: it must be at least 1")
-    if options.temperature < 0:
-        raise ValueError(f"--temperature is {options.temperature}: it must be 0 (greedy) or more")
     from transformers import set_seed
 
     from lm2 import LM2Cache
@@ -60,20 +75,28 @@ def run(options: Options) -> None:
     model, tokenizer = load(options.model)
     known = options.cache is not None and options.cache.exists()
     cache = LM2Cache.load(options.cache, model) if known else LM2Cache(model.config)
+    ids = encode(tokenizer, text, chat=options.chat, begins=not cache.rows).to(model.device)
     set_seed(options.seed)
-    stream(model, tokenizer, encode(tokenizer, text, chat=options.chat).to(model.device), cache, options)
-    if options.cache is not None:
+    if options.max_new_tokens:
+        read_long(model, ids[:, :-1], cache)
+        stream(model, tokenizer, ids[:, -1:], cache, options)
+    else:
+        read_long(model, ids, cache)
+    if options.cache is not None and not options.read_only:
         cache.save(options.cache, model)
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool) -> "Tensor":
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool, begins: bool) -> "Tensor":
     """Token ids (1, L) of a plain text, or of a user's message in the chat format.
+
+    Args:
+        begins: whether nothing was read before; only then the tokenizer's start token is put before a plain text.
 
     Raises:
         ValueError: `chat` with a tokenizer that has no chat format.
     """
     if not chat:
-        return tokenizer(text, return_tensors="pt").input_ids
+        return tokenizer(text, return_tensors="pt", add_special_tokens=begins).input_ids
     if tokenizer.chat_template is None:
         raise ValueError("this model's tokenizer has no chat format: leave out --chat")
     message = [{"role": "user", "content": text}]
@@ -81,14 +104,25 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool) -> "T
     return tokenizer(rendered, add_special_tokens=False, return_tensors="pt").input_ids
 
 
+def read_long(model: "LM2ForCausalLM", ids: "Tensor", cache: "LM2Cache") -> None:
+    """Read tokens (1, L), with a bar where they are many."""
+    from rich.console import Console
+
+    from lm2.progress import time_left_bar
+    from lm2.streaming import SEGMENTS_AT_ONCE, read
+
+    few = ids.shape[1] <= SEGMENTS_AT_ONCE * model.config.segment_length
+    with time_left_bar(Console(stderr=True), transient=True, disable=few) as bar:
+        line = bar.add_task(f"reading {ids.shape[1]:,} tokens", total=ids.shape[1])
+        read(model, ids, cache, lambda tokens: bar.advance(line, tokens))
+
+
 def stream(
-    model: "LM2ForCausalLM", tokenizer: "PreTrainedTokenizerBase", ids: "Tensor", cache: "LM2Cache", options: Options
+    model: "LM2ForCausalLM", tokenizer: "PreTrainedTokenizerBase", last: "Tensor", cache: "LM2Cache", options: Options
 ) -> None:
-    """Print the continuation of `ids` (1, L); afterwards `cache` has seen every token, also the last one printed."""
+    """Print what follows the token `last` (1, 1); then `cache` has seen every token, also the last one printed."""
     import torch
     from transformers import TextStreamer
-
-    from lm2.streaming import read
 
     settings = copy.deepcopy(model.generation_config)
     settings.update(
@@ -98,9 +132,8 @@ def stream(
         **({} if options.temperature else {"top_p": None, "top_k": None}),  # transformers warns of them when greedy
     )
     with torch.no_grad():
-        read(model, ids[:, :-1], cache)
         output = model.generate(  # ty: ignore[invalid-argument-type]  (a protocol that only transformers' own models meet)
-            ids[:, -1:],
+            last,
             past_key_values=cache,
             generation_config=settings,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
