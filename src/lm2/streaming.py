@@ -17,10 +17,12 @@ def read(model: Any, ids_BL: Tensor, cache: LM2Cache, done: Callable[[int], Any]
 
     Args:
         model: the model of the cache.
-        ids_BL: (B, L), any L.
+        ids_BL: (B, L), any L; nothing is done for none.
         cache: what was read before; it goes on from there.
         done: told the number of tokens after each piece, for a progress bar.
     """
+    if not ids_BL.shape[1]:
+        return
     for piece in ids_BL.split(SEGMENTS_AT_ONCE * model.config.segment_length, dim=1):
         model(piece, past_key_values=cache, logits_to_keep=1)
         if done is not None:

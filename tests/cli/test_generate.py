@@ -88,6 +88,14 @@ def test_a_book_is_read_once_and_asked_as_often_as_wanted(folder, tokenizer, tmp
     assert answers[0].split() == tokenizer.decode(whole).split()
 
 
+@pytest.mark.parametrize("flags", [(), ("--cache", "it.safetensors")])
+def test_a_prompt_of_one_token_is_enough(folder, tmp_path, monkeypatch, capsys, flags):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert generate(folder, "Mary", *flags, "--max-new-tokens", "3") == 0
+        assert len(capsys.readouterr().out.split()) == 3
+
+
 def test_a_text_that_goes_on_has_no_start_token(tmp_path, capsys):
     folder, file = Path(__file__).parents[2] / "models" / "lm2-tiny-qa1", tmp_path / "it.safetensors"
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -1,7 +1,9 @@
 """`lm2 look`: tables, a page, a picture and numbers; bad input leaves what was there."""
 
+import importlib
 import io
 import json
+import sys
 
 import pytest
 
@@ -52,6 +54,15 @@ def test_a_second_look_takes_the_place_of_the_first_and_is_the_same(folder, text
 def test_bad_options_are_told_and_nothing_is_written(folder, text, tmp_path, capsys, flags, message):
     assert look(folder, text, tmp_path / "out", *flags) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_matplotlib_nothing_is_read_in_vain(folder, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    module = importlib.import_module("lm2.analysis.look")  # its name in the package is that of the function
+    monkeypatch.setattr(module, "look", lambda *parts: pytest.fail("it was read"))
+    assert look(folder, text, tmp_path / "out") == 2
+    assert "pip install 'lm2[plot]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -9,8 +9,6 @@ from lm2.evaluation.canvas import new_figure, save
 
 COLUMNS = 400
 """Segments side by side; of longer texts the greatest of several is shown."""
-MARKED = 3
-"""Places that are marked for each question, those read most."""
 
 
 def shrink(mass_BSN: np.ndarray) -> np.ndarray:
@@ -26,7 +24,7 @@ def draw(found: Look, path: Path) -> None:
     """Write the picture: a panel for each memory, its slots by the text's segments. Needs matplotlib (extra `plot`)."""
     columns_BCN = shrink(found.mass_BSN)
     banks, _, slots = columns_BCN.shape
-    read = {place for answer in found.answers for place in answer.most_read(MARKED)}
+    read = found.read_most()
     end = max(1, found.mass_BSN.shape[1]) * found.segment_length
     figure = new_figure(8, 0.9 + banks * min(2.6, 0.9 + 0.04 * slots))
     panels = figure.subplots(banks, 1, squeeze=False, sharex=True)[:, 0]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
 
+from lm2.analysis.report import rows
 from lm2.analysis.results import Answer, Look, Place
 
 MOST = 1000
@@ -32,12 +33,7 @@ def page(found: Look, model: str, picture: bytes) -> str:
         model: its name.
         picture: a PNG file, what `lm2.analysis.figure.draw` wrote.
     """
-    written = sum(place.tokens for place in found.places)
-    facts = (
-        f"{escape(model)}: {found.tokens:,} tokens in segments of {found.segment_length}; memories in blocks "
-        f"{', '.join(map(str, found.layers))}; {written:,} tokens were written (rho above {found.floor:g}), in "
-        f"{len(found.places):,} places."
-    )
+    facts = f"{escape(model)}, memories in blocks {', '.join(map(str, found.layers))}: {found.summary()}"
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>A look into the memory of {escape(model)}</title><style>{STYLE}</style>",
@@ -60,16 +56,9 @@ def _answer(found: Look, answer: Answer) -> Iterator[str]:
     yield f"<p>Probability of this answer: {answer.probability:.3f}. How much each token read of the memory:</p>"
     yield f"<p>{''.join(_tokens(found, answer))}</p>"
     yield "<table><tr><th>read<th>written<th>tokens ago<th>probability without it<th>what was written, after what"
-    for one in answer.tried:
-        place = found.places[one.place]
-        numbers = (f"{100 * answer.read_P[one.place]:.1f} %", f"{place.written:.2f}", f"{found.tokens - place.first:,}")
-        note = "<i>for comparison, hardly read:</i> " if one.control else ""
-        yield _row([*numbers, f"{one.probability:.3f}"], note + _passage(place, read=not one.control))
-    n = sum(not one.control for one in answer.tried)
-    if n > 1:
-        yield _row(["", "", "", f"{answer.together:.3f}"], f"<i>the first {n} together</i>")
-    yield _row(["", "", "", f"{answer.nothing_written:.3f}"], "<i>nothing written at all</i>")
-    yield _row([f"{100 * answer.start:.1f} %", "", "", ""], "<i>what the slots began with</i>") + "</table>"
+    for cells, note, place in rows(found, answer):
+        yield _row(cells, f"<i>{note}</i>" + (_passage(place, read=not note) if place else ""))
+    yield "</table>"
 
 
 def _row(numbers: list[str], text: str) -> str:
@@ -90,7 +79,7 @@ def _tokens(found: Look, answer: Answer) -> Iterator[str]:
 
 def _text(found: Look) -> Iterator[str]:
     """The places in order, with what lies between them told by its length."""
-    read = {place for answer in found.answers for place in answer.most_read(3)}
+    read = found.read_most()
     order = sorted(range(len(found.places)), key=lambda i: (i not in read, -found.places[i].written))
     if len(order) > MOST:
         yield f"<span class=gap>{MOST:,} of {len(order):,} places are shown, those read or written most.</span>"

@@ -1,5 +1,6 @@
 """What a look found, as JSON values and as tables in the terminal."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -30,12 +31,7 @@ def record(found: Look) -> dict[str, Any]:
 
 def show(found: Look, console: Console) -> None:
     """Print what was written most, or what was read for each question."""
-    written = sum(place.tokens for place in found.places)
-    console.print(
-        f"{found.tokens:,} tokens in segments of {found.segment_length}; {written:,} of them were written "
-        f"(rho above {found.floor:g}), in {len(found.places):,} places.",
-        highlight=False,
-    )
+    console.print(found.summary(), highlight=False)
     if not found.answers:
         console.print(_most_written(found))
     for answer in found.answers:
@@ -59,18 +55,22 @@ def _most_written(found: Look) -> Table:
 def _most_read(found: Look, answer: Answer) -> Table:
     """The places that were tried, and what the answer is without them."""
     table = _table("read", "written", "tokens ago", "without it", "what was written, after what")
+    for cells, note, place in rows(found, answer):
+        table.add_row(*cells, Text(note, style="italic") + (_passage(place) if place else Text()))
+    return table
+
+
+def rows(found: Look, answer: Answer) -> Iterator[tuple[list[str], str, Place | None]]:
+    """The table of a question: read, written, tokens ago, the probability without it; a note; and a place or none."""
     for one in answer.tried:
         place = found.places[one.place]
-        cells = (f"{100 * answer.read_P[one.place]:.1f} %", f"{place.written:.2f}", f"{found.tokens - place.first:,}")
-        note = "control: " if one.control else ""
-        table.add_row(*cells, f"{one.probability:.3f}", Text(note, style="italic") + _passage(place))
+        numbers = [f"{100 * answer.read_P[one.place]:.1f} %", f"{place.written:.2f}", f"{found.tokens - place.first:,}"]
+        yield [*numbers, f"{one.probability:.3f}"], "control: " if one.control else "", place
     n = sum(not one.control for one in answer.tried)
     if n > 1:
-        table.add_row("", "", "", f"{answer.together:.3f}", Text(f"the first {n} together", style="italic"))
-    table.add_row("", "", "", f"{answer.nothing_written:.3f}", Text("nothing written at all", style="italic"))
-    start = f"{100 * answer.start:.1f} %"
-    table.add_row(start, "", "", "", Text("what the slots began with", style="italic"))
-    return table
+        yield ["", "", "", f"{answer.together:.3f}"], f"the first {n} together", None
+    yield ["", "", "", f"{answer.nothing_written:.3f}"], "nothing written at all", None
+    yield [f"{100 * answer.start:.1f} %", "", "", ""], "what the slots began with", None
 
 
 def _table(*columns: str) -> Table:

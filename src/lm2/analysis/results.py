@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MARKED = 3
+
 
 @dataclass(frozen=True)
 class Place:
@@ -85,3 +87,15 @@ class Look:
     layers: list[int]
     mass_BSN: np.ndarray
     answers: list[Answer]
+
+    def summary(self) -> str:
+        """How much was read and written, in a line."""
+        written = sum(place.tokens for place in self.places)
+        return (
+            f"{self.tokens:,} tokens in segments of {self.segment_length}; {written:,} of them were written "
+            f"(rho above {self.floor:g}), in {len(self.places):,} places."
+        )
+
+    def read_most(self) -> set[int]:
+        """The places that each question read most, MARKED of them, which pictures and pages mark."""
+        return {place for answer in self.answers for place in answer.most_read(MARKED)}

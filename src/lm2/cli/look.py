@@ -43,9 +43,11 @@ def run(options: Options) -> None:
     from lm2.analysis import figure, page, report
     from lm2.analysis.look import look
     from lm2.cli.checkpoint import load
+    from lm2.evaluation.canvas import new_figure
     from lm2.files import replacing, write_json
     from lm2.progress import time_left_bar
 
+    new_figure(1, 1)  # without matplotlib all the reading would be for nothing
     text = sys.stdin.read() if options.text == "-" else read_text(Path(options.text))
     model, tokenizer = load(options.model)
     with time_left_bar(Console(stderr=True), transient=True) as bar:
