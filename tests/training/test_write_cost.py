@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm2.memory import WriteGate
-from lm2.training.write_cost import price, priced, with_write_cost
+from lm2.training.write_cost import QUIET, price, priced, watched_gates, with_write_cost
 from tests.contract.cases import CASES, random_ids, tiny_model
 
 CASE = next(iter(CASES))
@@ -82,3 +82,28 @@ def test_a_step_writes_less():
     optimizer.step()
     after = with_write_cost(model, batch, 0, cost=100.0).loss - model(**batch, use_cache=False).loss
     assert after.item() < before.item()
+
+
+def test_with_quiet_text_the_price_is_on_that_text_alone():
+    model = tiny_model(CASE).train()
+    batch, quiet = a_batch(2), random_ids(1, 24, seed=1)
+    plain = model(**batch, use_cache=False).loss
+    with watched_gates(model) as rhos:
+        model(quiet, use_cache=False)
+    paid = 0.5 * torch.stack([rho.mean() for rho in rhos]).mean()
+    loss = with_write_cost(model, {**batch, QUIET: quiet}, 0, cost=0.5).loss
+    torch.testing.assert_close(loss - plain, paid, atol=1e-5, rtol=1e-5)
+    other = with_write_cost(model, {**batch, QUIET: random_ids(1, 24, seed=2)}, 0, cost=0.5).loss
+    assert abs((other - loss).item()) > 1e-6
+
+
+def test_a_price_on_quiet_text_lowers_what_is_written_there():
+    model = tiny_model(CASE).train()
+    batch = {**a_batch(1), QUIET: random_ids(1, 24, seed=1)}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    plain = model(**a_batch(1), use_cache=False).loss.detach()
+    before = (with_write_cost(model, batch, 0, cost=100.0).loss - plain).detach()
+    with_write_cost(model, batch, 0, cost=100.0).loss.backward()
+    optimizer.step()
+    after = with_write_cost(model, batch, 0, cost=100.0).loss - model(**a_batch(1), use_cache=False).loss
+    assert after < before

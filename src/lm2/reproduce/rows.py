@@ -88,6 +88,12 @@ class JointRows:
                 return ids + [self.pad] * missing, labels + [IGNORED] * missing
         raise ValueError(f"No question of {task} fits into a {kind} row of {width} tokens: use longer segments.")
 
+    def quiet(self, segments: int, rng: random.Random) -> list[int]:
+        """Text of so many segments that is background alone."""
+        draw = np.random.default_rng(rng.getrandbits(64))
+        ids, _ = take_background(self.pool.sentences(draw), segments * self.T - len(self.opening))
+        return [*self.opening, *ids.tolist()]
+
     def _pair(self, task: str, width: int, draw: np.random.Generator) -> Item | None:
         story = short_story(task, draw)
         ids = [*self.opening, *(i for fact in story.facts for i in self.encode(f" {fact}"))]

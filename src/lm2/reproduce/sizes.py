@@ -36,6 +36,8 @@ class Sizes:
 
     recipe: Recipe
     """Backbone, LM2's memory, RMT's tokens, steps and curriculum"""
+    quiet_segments: int = 8
+    """Segments of background alone that LM2 reads beside the rows of each step; the price on its writes is on these"""
     write_tokens: int = 10
     """ARMT's write tokens, as published"""
     key_width: int = 16
@@ -76,12 +78,12 @@ FULL = Sizes(
         vocabulary=4096,
         hidden_size=64,
         intermediate_size=170,
-        layers=3,
-        memory={"memory_slots": 32, "memory_layers": [1, 2], "memory_heads": 4, "look_back": 12},
+        layers=4,
+        memory={"memory_slots": 32, "memory_layers": [1, 2, 3], "memory_heads": 4, "look_back": 12},
         memory_tokens=16,
         base_steps=5000,
         steps=3500,
-        write_cost=10.0,
+        write_cost=100.0,
         write_cost_rise=(0.4, 0.8),
     )
 )
@@ -100,6 +102,7 @@ SMOKE = Sizes(
         steps=4,
         phases=_QUICK,
     ),
+    quiet_segments=2,
     write_tokens=2,
     key_width=4,
     attention_segments=2,
@@ -117,6 +120,15 @@ SMOKE = Sizes(
     others={"0k": 2, "1k": 2},
     claimed=("1k",),
 )
+
+
+def recipe_of(sizes: Sizes, name: str, steps: int) -> Recipe:
+    """The recipe of a contender's training of so many steps of LM2.
+
+    What LM2 reads of quiet text the others have as more steps, so that all read about as many tokens.
+    """
+    more = 0.0 if name == "lm2" else sizes.quiet_segments / max(phase.rows for phase in sizes.recipe.phases)
+    return replace(sizes.recipe, steps=round(steps * (1 + more)))
 
 
 def sizes_of(smoke: bool, tasks: tuple[str, ...] = TASKS) -> Sizes:

@@ -12,12 +12,12 @@ from typing import Any
 from lm2.evaluation.tokens import n_tokens
 from lm2.reproduce import asking
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.sizes import CONTENDERS, MEMORIES, Sizes
+from lm2.reproduce.sizes import CONTENDERS, MEMORIES, Sizes, recipe_of
 from lm2.training.folder import MODEL_FOLDER, steps_done
 
-TOKENS_PER_SECOND = {"base": 19_000, "lm2": 15_000, "rmt": 15_000, "armt": 12_500, "plain": 19_000}
+TOKENS_PER_SECOND = {"base": 15_000, "lm2": 11_000, "rmt": 12_000, "armt": 10_000, "plain": 15_000}
 """Of training, at the full size."""
-READING = {"lm2": (30e-6, 60e-6), "rmt": (31e-6, 60e-6), "armt": (34e-6, 62e-6), "plain": (4e-6, 0.0)}
+READING = {"lm2": (40e-6, 80e-6), "rmt": (41e-6, 80e-6), "armt": (45e-6, 82e-6), "plain": (5e-6, 0.0)}
 """Seconds for a token of the questions' texts, and for one that is read segment by segment under a control."""
 OWN_TOKENS = 1.25
 """Tokens of the models for one of GPT-2, in books."""
@@ -68,26 +68,28 @@ def _contender(config: ReproduceConfig, sizes: Sizes, name: str) -> list[Step]:
 
 
 def _search(config: ReproduceConfig, sizes: Sizes, name: str, rate: float) -> Step:
-    tokens = _step_tokens(sizes) * sizes.search_steps
+    steps = recipe_of(sizes, name, sizes.search_steps).steps
+    tokens = _contender_tokens(sizes, sizes.search_steps)
     folder = f"search/{name}-{rate:g}"
     return Step(
         name,
         f"rate {rate:g}",
         tokens,
         tokens / TOKENS_PER_SECOND[name],
-        lambda: _trained(config, folder, sizes.search_steps),
+        lambda: _trained(config, folder, steps),
         lambda work: work.search(name, rate),
     )
 
 
 def _training(config: ReproduceConfig, sizes: Sizes, name: str) -> Step:
-    tokens = _step_tokens(sizes) * sizes.recipe.steps
+    steps = recipe_of(sizes, name, sizes.recipe.steps).steps
+    tokens = _contender_tokens(sizes, sizes.recipe.steps)
     return Step(
         name,
         "training",
         tokens,
         tokens / TOKENS_PER_SECOND[name],
-        lambda: _trained(config, name, sizes.recipe.steps),
+        lambda: _trained(config, name, steps),
         lambda work: work.train(name),
     )
 
@@ -112,6 +114,11 @@ def _asking(config: ReproduceConfig, sizes: Sizes, name: str) -> Step:
 def _step_tokens(sizes: Sizes) -> int:
     """Tokens of a training step, at most."""
     return max(phase.rows for phase in sizes.recipe.phases) * sizes.recipe.segment_length
+
+
+def _contender_tokens(sizes: Sizes, steps: int) -> int:
+    """Tokens of so many steps of LM2, quiet text with them; the others read as many in more steps."""
+    return (_step_tokens(sizes) + sizes.quiet_segments * sizes.recipe.segment_length) * steps
 
 
 def _exists(config: ReproduceConfig, name: str) -> Callable[[], float]:

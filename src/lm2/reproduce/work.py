@@ -12,8 +12,9 @@ from lm2.demo.recipe import Recipe, new_backbone
 from lm2.demo.recipe import contender as demo_contender
 from lm2.reproduce import material, models, validation
 from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.quiet import with_quiet_text
 from lm2.reproduce.rows import JointRows
-from lm2.reproduce.sizes import Sizes
+from lm2.reproduce.sizes import Sizes, recipe_of
 from lm2.training.folder import MODEL_FOLDER, train_folder
 
 
@@ -44,12 +45,14 @@ class Work:
 
     def search(self, name: str, rate: float) -> None:
         """A short training of a contender at one learning rate."""
-        recipe = replace(self.sizes.recipe, steps=self.sizes.search_steps, learning_rate=rate)
+        recipe = recipe_of(self.sizes, name, self.sizes.search_steps)
+        recipe = replace(recipe, learning_rate=rate)
         self._train(name, recipe, search_folder(self.config, name, rate), validations=1)
 
     def train(self, name: str) -> None:
         """Train a contender at the learning rate whose short training ended with the lowest loss on held-out rows."""
-        recipe = replace(self.sizes.recipe, learning_rate=chosen_rate(self.config, self.sizes, name))
+        recipe = recipe_of(self.sizes, name, self.sizes.recipe.steps)
+        recipe = replace(recipe, learning_rate=chosen_rate(self.config, self.sizes, name))
         self._train(name, recipe, self.config.out / name, self.sizes.validations)
 
     def rows(self) -> JointRows:
@@ -72,6 +75,9 @@ class Work:
         run = training_run(recipe, name, self.rows(), start, folder, self._seed)
         run = replace(run, evaluation=validator, evaluation_every=max(1, recipe.steps // validations))
         tokens = training_tokens(run, recipe, self.rows(), name)
+        if name == "lm2":
+            run, more = with_quiet_text(run, self.rows(), self.sizes.quiet_segments)
+            tokens += more
         validator.start()
         tokenizer = material.load_tokenizer(self.config)
         train_folder(run, tokenizer, tokens, attrgetter("backbone") if name == "plain" else None)

@@ -2,6 +2,9 @@
 
 Once every training answer is right, nothing in the loss asks for less writing from segments that hold nothing of
 interest, and what such writes do to a bank shows only in texts much longer than those of training.
+
+The price can be on the rows themselves, or on quiet text that is read beside them: text of which nothing will be asked.
+A price on the rows is one on facts, too, and closes gates on what is hard to learn (docs/log.md, 2026-11-27).
 """
 
 from collections.abc import Callable, Generator
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 from lm2.memory import WriteGate
 
 Forward = Callable[[Any, dict[str, Any], int], Any]
+QUIET = "quiet_ids"
+"""Name of the quiet text, (R, L), in a batch that has any."""
 FIRST = 0.005
 """What a rising price is at first, whatever it ends at: several tasks are not learned where each attempt costs."""
 
@@ -58,6 +63,7 @@ def with_write_cost(
 ) -> Any:
     """A `training_forward`: one pass whose loss is loss + price * mean rho, over tokens, heads and memories.
 
+    The rho are those of the batch's rows or, where it has quiet text, of that alone, which costs a pass of its own.
     Passes and processes share the price as they share the loss, by their number of labels. A model without write gates
     trains as it is.
 
@@ -67,8 +73,13 @@ def with_write_cost(
             closed on facts before the memory can use them.
         forward: makes the pass that is paid for.
     """
+    quiet_RL = batch.get(QUIET)
+    rows = {name: value for name, value in batch.items() if name != QUIET}
     with watched_gates(model) as rhos:
-        output = forward(model, batch, step)
+        output = forward(model, rows, step)
+        if quiet_RL is not None:
+            rhos.clear()
+            model(quiet_RL, logits_to_keep=1, use_cache=False)
     if rhos:
         part = (batch["labels"][:, 1:] != -100).sum() / batch["num_items_in_batch"]
         mean = torch.stack([rho.mean() for rho in rhos]).mean()
