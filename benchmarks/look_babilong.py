@@ -196,7 +196,7 @@ def main(options: Options) -> None:
         settings = {**asdict(options), "model": options.model.name, "background": _name(options.background)}
         settings |= {"babi": _name(options.babi), "out": None}
         looked = [asdict(one) for one in found]
-        write_json(options.out, {**settings, "environment": environment(), "tasks": summaries, "questions": looked})
+        write_json(options.out, {**settings, "environment": environment(), "by_task": summaries, "questions": looked})
 
 
 def _name(path: Path | None) -> str | None:

@@ -53,7 +53,7 @@ def test_answers_of_the_shipped_model_hang_on_the_supporting_facts(looking, tmp_
     assert "| most read is at a supporting fact |" in capsys.readouterr().out
     found = json.loads((tmp_path / "it.json").read_text(encoding="utf-8"))
     assert [one["task"] for one in islice(found["questions"], 4)] == ["qa1"] * 4
-    qa1 = found["tasks"]["qa1"]
+    qa1 = found["by_task"]["qa1"]
     assert qa1["whole"]["n"] >= 2
     assert qa1["without_supporting"]["hits"] < qa1["whole"]["hits"]
     assert qa1["without_control"]["hits"] > qa1["without_supporting"]["hits"]

@@ -8,8 +8,9 @@
 
 import random
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
@@ -55,6 +56,11 @@ class Recipe:
     """Options of `lm2.add_memory`."""
     memory_tokens: int = 16
     """RMT's memory tokens, as many as LM2 has slots."""
+    rope_theta: float = 100.0
+    """Angles that differ within a short segment"""
+    output_scale: float = 1.0
+    """What the matrices that write to the residual stream are multiplied by at first"""
+    base_schedule: Literal["trapezoid", "linear"] = "trapezoid"
     base_steps: int = 1600
     steps: int = 1500
     learning_rate: float = 3e-3
@@ -124,7 +130,7 @@ def new_backbone(recipe: Recipe, vocabulary: int) -> PreTrainedModel:
         num_key_value_heads=recipe.heads,
         head_dim=recipe.hidden_size // recipe.heads,
         max_position_embeddings=2048,
-        rope_parameters={"rope_type": "default", "rope_theta": 100.0},  # angles that differ within a short segment
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
         initializer_range=recipe.hidden_size**-0.5,
         tie_word_embeddings=False,
         pad_token_id=0,
@@ -133,6 +139,10 @@ def new_backbone(recipe: Recipe, vocabulary: int) -> PreTrainedModel:
     )
     model = Qwen3ForCausalLM(config)
     nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.mul_(recipe.output_scale)
     return model
 
 
