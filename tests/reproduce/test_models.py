@@ -1,5 +1,7 @@
 """Contenders have equal numbers of parameters, and those without a trained memory say what the backbone says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -35,3 +37,14 @@ def test_the_plain_model_sees_a_whole_row_and_no_further():
     ids = torch.randint(50, (1, whole + 5))
     torch.testing.assert_close(plain(ids[:, :whole]).logits, backbone(ids[:, :whole]).logits)
     torch.testing.assert_close(plain(ids).logits[:, whole:], backbone(ids[:, whole:]).logits)
+
+
+def test_a_backbone_has_the_rotary_base_and_the_output_scale_of_its_recipe():
+    torch.manual_seed(0)
+    plain = new_backbone(replace(SMOKE.recipe, rope_theta=100.0, output_scale=1.0), 50)
+    torch.manual_seed(0)
+    scaled = new_backbone(replace(SMOKE.recipe, rope_theta=500.0, output_scale=0.25), 50)
+    assert scaled.config.rope_parameters["rope_theta"] == 500.0
+    for (name, before), after in zip(plain.named_parameters(), scaled.parameters(), strict=True):
+        writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+        torch.testing.assert_close(after, 0.25 * before if writes else before, rtol=0, atol=0)
