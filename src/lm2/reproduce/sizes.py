@@ -44,7 +44,7 @@ class Sizes:
     """d_mem of ARMT"""
     attention_segments: int = 16
     """Segments that the plain model attends over in training: the whole of the longest row"""
-    rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3)
+    rates: tuple[float, ...] = (3.75e-4, 7.5e-4, 1.5e-3)
     """Learning rates that are tried for each contender"""
     search_steps: int = 250
     validation_rows: int = 200
