@@ -178,6 +178,7 @@ def _training(found: dict[str, Any]) -> str:
     facts = {
         "parameters": [f"{training[name]['parameters']:,}" for name in SHOWN],
         "learning rate": [f"{training[name]['rate']:g}" for name in SHOWN],
+        "steps": [f"{training[name]['steps']:,}" for name in SHOWN],
         "tokens": [f"{training[name]['tokens']:,}" for name in SHOWN],
         "commit of the training": [(training[name].get("commit") or "unknown")[:7] for name in SHOWN],
         "processor seconds": [f"{training[name]['validation'][-1]['seconds']:,.0f}" for name in SHOWN],
@@ -186,8 +187,10 @@ def _training(found: dict[str, Any]) -> str:
     }
     text = (
         f"All start from one backbone of {base['parameters']:,} parameters, trained on {base['tokens']:,} tokens of "
-        "single segments, and read the same rows. Held-out rows: right answers in %. Equal time: when the first "
-        f"training was done ({found['equal_seconds']:,.0f} processor seconds), the others before their rate had fallen."
+        "single segments, and read the same rows; beside them LM2 reads background alone, on which its writes have "
+        "their price, and the others as many tokens in more steps. Held-out rows: right answers in %. Equal time: when "
+        f"the first training was done ({found['equal_seconds']:,.0f} processor seconds), the others before their rate "
+        "had fallen."
     )
     return f"{text}\n\n{table(header, [[name, *values] for name, values in facts.items()])}"
 
