@@ -45,14 +45,13 @@ class Work:
 
     def search(self, name: str, rate: float) -> None:
         """A short training of a contender at one learning rate."""
-        recipe = recipe_of(self.sizes, name, self.sizes.search_steps)
-        recipe = replace(recipe, learning_rate=rate)
+        recipe = replace(recipe_of(self.sizes, name, self.sizes.search_steps), learning_rate=rate)
         self._train(name, recipe, search_folder(self.config, name, rate), validations=1)
 
     def train(self, name: str) -> None:
         """Train a contender at the learning rate whose short training ended with the lowest loss on held-out rows."""
-        recipe = recipe_of(self.sizes, name, self.sizes.recipe.steps)
-        recipe = replace(recipe, learning_rate=chosen_rate(self.config, self.sizes, name))
+        rate = chosen_rate(self.config, self.sizes, name)
+        recipe = replace(recipe_of(self.sizes, name, self.sizes.recipe.steps), learning_rate=rate)
         self._train(name, recipe, self.config.out / name, self.sizes.validations)
 
     def rows(self) -> JointRows:
