@@ -1,0 +1,47 @@
+"""The tables of the claim on the front page and on the index of results are what the reproduction's page measured."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lm2.reproduce.results import main_cells
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results" / "reproduce" / "results.json"
+HEAD = "| | mean of qa1-qa5, 1k to 8k | qa1 at 1k | at 8k | at 128k |"
+NAMES = {
+    "LM2": "LM2",
+    "ARMT": "ARMT",
+    "RMT": "RMT",
+    "plain attention, last segment": "plain last 64",
+    "plain attention, last 1,024 tokens": "plain last 1024",
+    "plain attention, retrieval": "plain RAG",
+    "retrieval": "plain RAG",
+}
+"""The start of a row's name in a table, and the model of the page that it is; longest first where one begins another."""
+PUBLISHED = ("paper's", "leaderboard")
+
+
+def own_rows(page: str) -> dict[str, list[str]]:
+    """The cells of the table's rows by model, without those that others published."""
+    (table,) = re.findall(re.escape(HEAD) + r"\n\|[-|: ]+\n((?:\|.*\n)+)", page)
+    rows = {}
+    for line in table.splitlines():
+        name, *cells = (cell.strip().strip("*") for cell in line.strip("|").split("|"))
+        if not any(word in name for word in PUBLISHED):
+            rows[next(model for start, model in NAMES.items() if name.startswith(start))] = cells
+    return rows
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results/README.md"])
+def test_the_claims_table_is_the_pages(page: str):
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    cells = main_cells(results["reports"]["official"]) | main_cells(results["reports"]["far"])
+    rows = own_rows((ROOT / page).read_text(encoding="utf-8"))
+    assert {"LM2", "ARMT", "RMT", "plain last 64", "plain RAG"} <= rows.keys()
+    for model, (mean, *by_length) in rows.items():
+        measured = [results["measured"]["means"][model]]
+        measured += [cells[model, "qa1", length]["accuracy"] for length in ("1k", "8k", "128k")]
+        assert [float(cell) for cell in (mean, *by_length)] == pytest.approx([100 * m for m in measured], abs=0.0501)
