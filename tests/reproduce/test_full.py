@@ -84,7 +84,9 @@ def test_the_hours_are_printed_and_less_than_those_of_the_runs_one_after_another
     hours = float(printed.rsplit("about ", 1)[1].split()[0])
     assert hours == pytest.approx(expected_seconds(runs) / 3600, abs=0.05)
     assert hours < sum(expected_seconds([run]) for run in runs) / 3600
-    assert dry_run([run_of(ReproduceConfig(), FULL)]).endswith("minutes with two processes side by side")
+    one = run_of(ReproduceConfig(), FULL)
+    assert dry_run([one]).endswith("minutes with two processes side by side")
+    assert expected_seconds([one]) <= 150 * 60  # what the help says of one run
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ def test_it_stands_beside_the_rows_and_depends_on_the_request_alone():
     assert tokens == run.steps * 8 * T
 
 
+def test_contenders_are_trained_alike():
+    """But for the model, LM2's price, and what follows from the number of steps."""
+    own = {"model", "output_dir", "make_batch", "training_forward", "stages"}
+    runs = [{key: value for key, value in vars(a_run(name)[0]).items() if key not in own} for name in CONTENDERS]
+    assert all(run == runs[0] for run in runs)
+    assert runs[0]["schedule"] == FULL.recipe.schedule == "linear"
+
+
 def test_every_contender_reads_as_many_tokens():
     found = {}
     for name in CONTENDERS:

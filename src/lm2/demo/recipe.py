@@ -62,6 +62,8 @@ class Recipe:
     """What the matrices that write to the residual stream are multiplied by at first"""
     base_schedule: Literal["trapezoid", "linear"] = "trapezoid"
     """The backbone's rate: constant for most of the steps, or falling from the start"""
+    schedule: Literal["trapezoid", "linear"] = "trapezoid"
+    """The contenders' rate, likewise"""
     base_steps: int = 1600
     steps: int = 1500
     learning_rate: float = 3e-3

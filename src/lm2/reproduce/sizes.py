@@ -44,9 +44,9 @@ class Sizes:
     """d_mem of ARMT"""
     attention_segments: int = 16
     """Segments that the plain model attends over in training: the whole of the longest row"""
-    rates: tuple[float, ...] = (1.875e-4, 3.75e-4, 7.5e-4)
+    rates: tuple[float, ...] = (3.75e-4, 7.5e-4, 1.5e-3)
     """Learning rates that are tried for each contender"""
-    search_steps: int = 800
+    search_steps: int = 300
     validation_rows: int = 600
     validation_segments: int = 8
     validations: int = 10
@@ -84,6 +84,7 @@ FULL = Sizes(
         rope_theta=10_000.0,
         output_scale=8**-0.5,  # two for each block write there
         base_schedule="linear",
+        schedule="linear",
         base_steps=5000,
         steps=3500,
         write_cost=100.0,
