@@ -20,7 +20,7 @@ NAMES = {
     "plain attention, retrieval": "plain RAG",
     "retrieval": "plain RAG",
 }
-"""The start of a row's name in a table, and the model of the page that it is; longest first where one begins another."""
+"""How a row of a table begins, and the model of the page that it is."""
 PUBLISHED = ("paper's", "leaderboard")
 
 
