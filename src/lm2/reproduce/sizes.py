@@ -44,9 +44,9 @@ class Sizes:
     """d_mem of ARMT"""
     attention_segments: int = 16
     """Segments that the plain model attends over in training: the whole of the longest row"""
-    rates: tuple[float, ...] = (3.75e-4, 7.5e-4, 1.5e-3)
+    rates: tuple[float, ...] = (3.75e-4, 7.5e-4)
     """Learning rates that are tried for each contender"""
-    search_steps: int = 300
+    search_steps: int = 450
     validation_rows: int = 600
     validation_segments: int = 8
     validations: int = 10
