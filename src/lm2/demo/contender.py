@@ -68,7 +68,7 @@ def training_run(
         learning_rate=recipe.learning_rate,
         weight_decay=0.01,
         betas=(0.9, 0.98),
-        schedule=recipe.base_schedule if is_base else recipe.schedule,
+        schedule=recipe.schedule,
         warmup_steps=min(50, steps // 4),
         save_every=SAVE_EVERY,
         keep_checkpoints=1,

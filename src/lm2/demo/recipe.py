@@ -60,10 +60,8 @@ class Recipe:
     """Angles that differ within a short segment"""
     output_scale: float = 1.0
     """What the matrices that write to the residual stream are multiplied by at first"""
-    base_schedule: Literal["trapezoid", "linear"] = "trapezoid"
-    """The backbone's rate: constant for most of the steps, or falling from the start"""
     schedule: Literal["trapezoid", "linear"] = "trapezoid"
-    """The contenders' rate, likewise"""
+    """The learning rate of all trainings: constant for most of the steps, or falling from the start"""
     base_steps: int = 1600
     steps: int = 1500
     learning_rate: float = 3e-3

@@ -83,7 +83,6 @@ FULL = Sizes(
         memory_tokens=16,
         rope_theta=10_000.0,
         output_scale=8**-0.5,  # two for each block write there
-        base_schedule="linear",
         schedule="linear",
         base_steps=5000,
         steps=3500,
