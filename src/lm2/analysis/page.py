@@ -33,7 +33,8 @@ def page(found: Look, model: str, picture: bytes) -> str:
         model: its name.
         picture: a PNG file, what `lm2.analysis.figure.draw` wrote.
     """
-    facts = f"{escape(model)}, memories in blocks {', '.join(map(str, found.layers))}: {found.summary()}"
+    blocks = "block" if len(found.layers) == 1 else "blocks"
+    facts = f"{escape(model)}, memory in {blocks} {', '.join(map(str, found.layers))}: {found.summary()}"
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>A look into the memory of {escape(model)}</title><style>{STYLE}</style>",
