@@ -17,6 +17,7 @@ from lm2 import LM2Config, LM2ForCausalLM
 from lm2.baselines import RMTConfig, RMTForCausalLM
 from lm2.data.packed import PackedRows
 from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
+from lm2.training.folder import begin_with
 from lm2.training.optimizers import make_optimizer, parameter_groups
 from tests.data.stores import documents_of, make_store
 
@@ -104,6 +105,25 @@ def test_a_run_that_ends_at_a_moment_goes_on_as_if_never_stopped(tmp_path):
     assert log_of(pieces, "step", "loss", "grad_norm") == log_of(whole, "step", "loss", "grad_norm")
     weights = [load_file(run.output_dir / "checkpoint-6" / "model.safetensors") for run in (whole, pieces)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_runs_of_the_same_settings_go_on_with_what_another_began(tmp_path):
+    """The first stops after a step that is no line of the log; the second was cut off as it copied."""
+    whole, begun, other = (a_run(tmp_path / name, lm2, log_every=2) for name in ("whole", "begun", "other"))
+    train(whole)
+    assert train(begun, stop_after=1).state.global_step == 1
+    (other.output_dir / ".checkpoint.partial").mkdir(parents=True)
+    (other.output_dir / ".checkpoint.partial" / "model.safetensors").write_text("half")
+    for _ in range(2):
+        begin_with(begun.output_dir, other.output_dir)
+    assert [path.name for path in other.output_dir.glob("checkpoint-*")] == ["checkpoint-1"]
+    train(other, resume=True)
+    begin_with(begun.output_dir, other.output_dir)
+    weights = [load_file(run.output_dir / "checkpoint-6" / "model.safetensors") for run in (whole, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert [step for (step,) in log_of(other, "step")] == [1, 2, 3, 4, 6]  # 3: a checkpoint
+    assert log_of(other, "step", "grad_norm")[1:] == log_of(whole, "step", "grad_norm")
+    assert [step for (step,) in log_of(begun, "step")] == [1]
 
 
 def seeded(model):

@@ -64,6 +64,10 @@ class ReproduceConfig:
         if unknown := [task for task in self.tasks if task not in SIMULATED]:
             raise ValueError(f"--tasks has {', '.join(unknown)}: choose among {', '.join(SIMULATED)}")
 
+    def search_folder(self, name: str, rate: float) -> Path:
+        """Where the beginning of a contender's training at a learning rate is."""
+        return self.out / "search" / f"{name}-{rate:g}"
+
     def to_json(self) -> dict[str, Any]:
         """What the numbers of a run depend on, as JSON values: not the folder, which can be moved."""
         names = [field.name for field in dataclasses.fields(self) if field.name not in ("out", "full", "dry_run")]

@@ -15,7 +15,7 @@ from lm2.reproduce import asking, material, validation
 from lm2.reproduce.claims import Measured, claims
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.sizes import CONTENDERS, MEMORIES, NAMES, Cells, Sizes
-from lm2.reproduce.work import chosen_rate, search_folder
+from lm2.reproduce.work import chosen_rate
 from lm2.settings import published_settings
 from lm2.training.folder import TRAINING_FILE
 
@@ -114,7 +114,7 @@ def training_of(config: ReproduceConfig, sizes: Sizes, name: str) -> dict[str, A
     facts = json.loads((config.out / name / TRAINING_FILE).read_text(encoding="utf-8"))
     if name == "base":
         return facts
-    search = {f"{rate:g}": validation.last(search_folder(config, name, rate)) for rate in sizes.rates}
+    search = {f"{rate:g}": validation.last(config.search_folder(name, rate)) for rate in sizes.rates}
     curve = validation.read(config.out / name / validation.VALIDATION_FILE)
     return {
         **facts,

@@ -44,9 +44,8 @@ class Sizes:
     """d_mem of ARMT"""
     attention_segments: int = 16
     """Segments that the plain model attends over in training: the whole of the longest row"""
-    rates: tuple[float, ...] = (3.75e-4, 7.5e-4)
-    """Learning rates that are tried for each contender"""
-    search_steps: int = 450
+    rates: tuple[float, ...] = (3.75e-4, 7.5e-4, 1.5e-3)
+    """Learning rates at which each contender begins, up to its first validation; the one ahead goes on"""
     validation_rows: int = 600
     validation_segments: int = 8
     validations: int = 10
@@ -110,7 +109,6 @@ SMOKE = Sizes(
     key_width=4,
     attention_segments=2,
     rates=(1e-3, 3e-3),
-    search_steps=4,
     validation_rows=10,
     validation_segments=2,
     validations=2,
@@ -132,6 +130,11 @@ def recipe_of(sizes: Sizes, name: str, steps: int) -> Recipe:
     """
     more = 0.0 if name == "lm2" else sizes.quiet_segments / max(phase.rows for phase in sizes.recipe.phases)
     return replace(sizes.recipe, steps=round(steps * (1 + more)))
+
+
+def search_steps(sizes: Sizes, name: str) -> int:
+    """Steps of a contender's training to its first validation, and between validations."""
+    return max(1, recipe_of(sizes, name, sizes.recipe.steps).steps // sizes.validations)
 
 
 def sizes_of(smoke: bool, tasks: tuple[str, ...] = TASKS) -> Sizes:

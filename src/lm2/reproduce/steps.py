@@ -7,12 +7,13 @@ time left and for the dry run.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lm2.evaluation.tokens import n_tokens
 from lm2.reproduce import asking
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.sizes import CONTENDERS, MEMORIES, Sizes, recipe_of
+from lm2.reproduce.sizes import CONTENDERS, MEMORIES, Sizes, recipe_of, search_steps
 from lm2.training.folder import MODEL_FOLDER, steps_done
 
 TOKENS_PER_SECOND = {"base": 15_000, "lm2": 11_000, "rmt": 12_000, "armt": 10_000, "plain": 15_000}
@@ -68,22 +69,22 @@ def _contender(config: ReproduceConfig, sizes: Sizes, name: str) -> list[Step]:
 
 
 def _search(config: ReproduceConfig, sizes: Sizes, name: str, rate: float) -> Step:
-    steps = recipe_of(sizes, name, sizes.search_steps).steps
-    tokens = _contender_tokens(sizes, sizes.search_steps)
-    folder = f"search/{name}-{rate:g}"
+    steps = search_steps(sizes, name)
+    tokens = _contender_tokens(sizes, search_steps(sizes, "lm2"))
+    folder = config.search_folder(name, rate)
     return Step(
         name,
         f"rate {rate:g}",
         tokens,
         tokens / TOKENS_PER_SECOND[name],
-        lambda: _trained(config, folder, steps),
+        lambda: _reached(folder, steps, folder / f"checkpoint-{steps}"),
         lambda work: work.search(name, rate),
     )
 
 
 def _training(config: ReproduceConfig, sizes: Sizes, name: str) -> Step:
     steps = recipe_of(sizes, name, sizes.recipe.steps).steps
-    tokens = _contender_tokens(sizes, sizes.recipe.steps)
+    tokens = _contender_tokens(sizes, sizes.recipe.steps - search_steps(sizes, "lm2"))
     return Step(
         name,
         "training",
@@ -126,5 +127,8 @@ def _exists(config: ReproduceConfig, name: str) -> Callable[[], float]:
 
 
 def _trained(config: ReproduceConfig, name: str, steps: int) -> float:
-    folder = config.out / name
-    return 1.0 if (folder / MODEL_FOLDER).exists() else min(0.99, steps_done(folder) / steps)
+    return _reached(config.out / name, steps, config.out / name / MODEL_FOLDER)
+
+
+def _reached(folder: Path, steps: int, end: Path) -> float:
+    return 1.0 if end.exists() else min(0.99, steps_done(folder) / steps)

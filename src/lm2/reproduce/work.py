@@ -14,8 +14,9 @@ from lm2.reproduce import material, models, validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.quiet import with_quiet_text
 from lm2.reproduce.rows import JointRows
-from lm2.reproduce.sizes import Sizes, recipe_of
-from lm2.training.folder import MODEL_FOLDER, train_folder
+from lm2.reproduce.sizes import Sizes, recipe_of, search_steps
+from lm2.training import RunConfig, train
+from lm2.training.folder import MODEL_FOLDER, begin_with, train_folder
 
 
 class Work:
@@ -44,15 +45,17 @@ class Work:
         train_folder(run, tokenizer, tokens, attrgetter("backbone"))
 
     def search(self, name: str, rate: float) -> None:
-        """A short training of a contender at one learning rate."""
-        recipe = replace(recipe_of(self.sizes, name, self.sizes.search_steps), learning_rate=rate)
-        self._train(name, recipe, search_folder(self.config, name, rate), validations=1)
+        """A contender's training at one learning rate, as far as its first validation."""
+        run, _ = self._training(name, rate, self.config.search_folder(name, rate))
+        train(run, resume=True, stop_after=run.evaluation_every)
 
     def train(self, name: str) -> None:
-        """Train a contender at the learning rate whose short training ended with the lowest loss on held-out rows."""
-        rate = chosen_rate(self.config, self.sizes, name)
-        recipe = replace(recipe_of(self.sizes, name, self.sizes.recipe.steps), learning_rate=rate)
-        self._train(name, recipe, self.config.out / name, self.sizes.validations)
+        """Go on with a contender's training at the learning rate that was ahead: the lowest loss on held-out rows."""
+        rate, folder = chosen_rate(self.config, self.sizes, name), self.config.out / name
+        run, tokens = self._training(name, rate, folder)
+        begin_with(self.config.search_folder(name, rate), folder)
+        tokenizer = material.load_tokenizer(self.config)
+        train_folder(run, tokenizer, tokens, attrgetter("backbone") if name == "plain" else None)
 
     def rows(self) -> JointRows:
         """What makes the rows of training."""
@@ -64,22 +67,21 @@ class Work:
     def _seed(self) -> int:
         return self.config.seed
 
-    def _train(self, name: str, recipe: Recipe, folder: Path, validations: int) -> None:
-        if (folder / MODEL_FOLDER).exists():
-            return
+    def _training(self, name: str, rate: float, folder: Path) -> tuple[RunConfig, int]:
+        """The whole training of a contender, whose time counts from here, and its tokens."""
+        recipe = replace(recipe_of(self.sizes, name, self.sizes.recipe.steps), learning_rate=rate)
         if self._held_out is None:
             self._held_out = material.validation_rows(self.config, self.sizes)
         validator = validation.Validator(*validation.held_out(self._held_out, self.sizes), folder)
         start = partial(_start, self.config.out / "base" / MODEL_FOLDER, name, self.sizes)
         run = training_run(recipe, name, self.rows(), start, folder, self._seed)
-        run = replace(run, evaluation=validator, evaluation_every=max(1, recipe.steps // validations))
+        run = replace(run, evaluation=validator, evaluation_every=search_steps(self.sizes, name))
         tokens = training_tokens(run, recipe, self.rows(), name)
         if name == "lm2":
             run, more = with_quiet_text(run, self.rows(), self.sizes.quiet_segments)
             tokens += more
         validator.start()
-        tokenizer = material.load_tokenizer(self.config)
-        train_folder(run, tokenizer, tokens, attrgetter("backbone") if name == "plain" else None)
+        return run, tokens
 
 
 def _base(recipe: Recipe, vocabulary: int) -> PreTrainedModel:
@@ -90,11 +92,6 @@ def _start(backbone: Path, name: str, sizes: Sizes) -> PreTrainedModel:
     return models.contender(name, AutoModelForCausalLM.from_pretrained(backbone), sizes)
 
 
-def search_folder(config: ReproduceConfig, name: str, rate: float) -> Path:
-    """Where the short training of a contender at a rate is."""
-    return config.out / "search" / f"{name}-{rate:g}"
-
-
 def chosen_rate(config: ReproduceConfig, sizes: Sizes, name: str) -> float:
-    """The learning rate with the lowest held-out loss at the end of its short training."""
-    return min(sizes.rates, key=lambda rate: validation.last(search_folder(config, name, rate))["loss"])
+    """The learning rate with the lowest held-out loss at the first validation."""
+    return min(sizes.rates, key=lambda rate: validation.last(config.search_folder(name, rate))["loss"])

@@ -99,6 +99,17 @@ class StopAt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
+class StopAfter(TrainerCallback):
+    """Ends a run with a checkpoint after a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= self.step:
+            control.should_save = control.should_log = control.should_training_stop = True
+
+
 class Every(TrainerCallback):
     """Does things every so many steps, each its own number, and after the last."""
 

@@ -1,6 +1,7 @@
 """A finished training as a folder: the model with its tokenizer, and what it cost."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,22 @@ def train_folder(
     (model if part is None else part(model)).save_pretrained(partial_folder)
     tokenizer.save_pretrained(partial_folder)
     partial_folder.rename(folder / MODEL_FOLDER)
+
+
+def begin_with(other: Path, folder: Path) -> None:
+    """Let a run begin with what another one of the same settings has done; one that has begun is left as it is.
+
+    The checkpoint comes last, and whole, so that this can be cut off.
+    """
+    if any(folder.glob("checkpoint-*")):
+        return
+    (checkpoint,) = other.glob("checkpoint-*")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in other.glob("*.jsonl"):
+        shutil.copy(path, folder)
+    beside = folder / ".checkpoint.partial"
+    shutil.copytree(checkpoint, beside, dirs_exist_ok=True)
+    beside.rename(folder / checkpoint.name)
 
 
 def steps_done(folder: Path) -> int:

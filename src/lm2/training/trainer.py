@@ -33,7 +33,7 @@ from transformers.utils import logging as hf_logging
 
 from lm2.files import write_json
 from lm2.modeling import LM2ForCausalLM
-from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, StopAt, Watching
+from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, StopAfter, StopAt, Watching
 from lm2.training.config import RunConfig, differences
 from lm2.training.gradients import SkippedSteps, group_norms
 from lm2.training.lanes import Lanes
@@ -55,11 +55,14 @@ SCHEDULES = {
 TRAPEZOID_FALL = 0.3
 
 
-def train(run: RunConfig, *, resume: bool = False, stop_at: float | None = None) -> LM2Trainer:
+def train(
+    run: RunConfig, *, resume: bool = False, stop_at: float | None = None, stop_after: int | None = None
+) -> LM2Trainer:
     """Do a run, from its last checkpoint if `resume` and there is one. The trained model is `.model` of the result.
 
     Args:
         stop_at: a moment of `time.monotonic` after which the run ends with a checkpoint, to be resumed later.
+        stop_after: a step after which it does, whatever the moment.
 
     Raises:
         ValueError: the folder holds a checkpoint and `resume` is False, or its checkpoint is of another run.
@@ -75,6 +78,8 @@ def train(run: RunConfig, *, resume: bool = False, stop_at: float | None = None)
     trainer = LM2Trainer(run, run.model())
     if stop_at is not None:
         trainer.add_callback(StopAt(stop_at))
+    if stop_after is not None:
+        trainer.add_callback(StopAfter(stop_after))
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
