@@ -111,6 +111,8 @@ def test_runs_of_the_same_settings_go_on_with_what_another_began(tmp_path):
     """The first stops after a step that is no line of the log; the second was cut off as it copied."""
     whole, begun, other = (a_run(tmp_path / name, lm2, log_every=2) for name in ("whole", "begun", "other"))
     train(whole)
+    with pytest.raises(ValueError, match="begun has no checkpoint to begin with"):
+        begin_with(begun.output_dir, other.output_dir)
     assert train(begun, stop_after=1).state.global_step == 1
     (other.output_dir / ".checkpoint.partial").mkdir(parents=True)
     (other.output_dir / ".checkpoint.partial" / "model.safetensors").write_text("half")

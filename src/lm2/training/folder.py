@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
 
 from lm2.environment import environment
 from lm2.files import write_json
@@ -54,10 +55,16 @@ def begin_with(other: Path, folder: Path) -> None:
     """Let a run begin with what another one of the same settings has done; one that has begun is left as it is.
 
     The checkpoint comes last, and whole, so that this can be cut off.
+
+    Raises:
+        ValueError: the other has no checkpoint.
     """
     if any(folder.glob("checkpoint-*")):
         return
-    (checkpoint,) = other.glob("checkpoint-*")
+    last = get_last_checkpoint(str(other)) if other.is_dir() else None
+    if last is None:
+        raise ValueError(f"{other} has no checkpoint to begin with: train there first")
+    checkpoint = Path(last)
     folder.mkdir(parents=True, exist_ok=True)
     for path in other.glob("*.jsonl"):
         shutil.copy(path, folder)
