@@ -26,7 +26,7 @@ HEADINGS = ("## Use", "## Data", "## Recipe", "## Numbers", "## Limits")
 
 
 def test_there_are_models():
-    assert NAMES == ["lm2-babilong", "lm2-books", "lm2-tiny-qa1"]
+    assert NAMES == ["lm2-babilong", "lm2-books", "lm2-reproduce", "lm2-tiny-qa1"]
 
 
 @pytest.mark.parametrize("name", NAMES)
