@@ -45,3 +45,15 @@ def test_the_claims_table_is_the_pages(page: str):
         measured = [results["measured"]["means"][model]]
         measured += [cells[model, "qa1", length]["accuracy"] for length in ("1k", "8k", "128k")]
         assert [float(cell) for cell in (mean, *by_length)] == pytest.approx([100 * m for m in measured], abs=0.0501)
+
+
+def test_the_card_of_the_pages_model_has_the_pages_numbers():
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    cells = main_cells(results["reports"]["official"]) | main_cells(results["reports"]["far"])
+    card = (ROOT / "models" / "lm2-reproduce" / "README.md").read_text(encoding="utf-8")
+    lengths = [cell.strip() for cell in re.findall(r"\| \|( 0k .*)\|\n", card)[0].split("|")]
+    rows = re.findall(r"\| (qa[1-5]), [^|]+\|(.*)\|\n", card)
+    found = {(task, n): cell.strip() for task, row in rows for n, cell in zip(lengths, row.split("|"), strict=True)}
+    shown = {key: float(cell) for key, cell in found.items() if cell}
+    measured = {(task, n): 100 * cell["accuracy"] for (model, task, n), cell in cells.items() if model == "LM2"}
+    assert shown == pytest.approx(measured, abs=0.0501)

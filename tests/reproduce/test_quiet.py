@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ REQUEST = BatchRequest(seed=3, step=5, rows=range(4), segments=2)
 
 
 def a_run(name: str, steps: int = 8):
-    recipe = recipe_of(FULL, name, steps)
+    recipe = recipe_of(replace(FULL, recipe=replace(FULL.recipe, steps=steps)), name)
     run = training_run(recipe, name, ROWS["qa1"], lambda: None, Path("unused"), seed=1)
     return run, training_tokens(run, recipe, ROWS["qa1"], name)
 

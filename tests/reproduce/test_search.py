@@ -20,7 +20,7 @@ def test_a_training_goes_on_where_its_search_stopped(finished, name):
     )
     assert [line["step"] for line in begun] == [search_steps(sizes, name)]
     assert whole[: len(begun)] == begun
-    assert whole[-1]["step"] == recipe_of(sizes, name, sizes.recipe.steps).steps > begun[-1]["step"]
+    assert whole[-1]["step"] == recipe_of(sizes, name).steps > begun[-1]["step"]
     assert whole[-1]["seconds"] > begun[-1]["seconds"]
 
 

@@ -123,18 +123,18 @@ SMOKE = Sizes(
 )
 
 
-def recipe_of(sizes: Sizes, name: str, steps: int) -> Recipe:
-    """The recipe of a contender's training of so many steps of LM2.
+def recipe_of(sizes: Sizes, name: str) -> Recipe:
+    """The recipe of a contender's training.
 
     What LM2 reads of quiet text the others have as more steps, so that all read about as many tokens.
     """
     more = 0.0 if name == "lm2" else sizes.quiet_segments / max(phase.rows for phase in sizes.recipe.phases)
-    return replace(sizes.recipe, steps=round(steps * (1 + more)))
+    return replace(sizes.recipe, steps=round(sizes.recipe.steps * (1 + more)))
 
 
 def search_steps(sizes: Sizes, name: str) -> int:
     """Steps of a contender's training to its first validation, and between validations."""
-    return max(1, recipe_of(sizes, name, sizes.recipe.steps).steps // sizes.validations)
+    return max(1, recipe_of(sizes, name).steps // sizes.validations)
 
 
 def sizes_of(smoke: bool, tasks: tuple[str, ...] = TASKS) -> Sizes:

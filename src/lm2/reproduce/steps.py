@@ -83,7 +83,7 @@ def _search(config: ReproduceConfig, sizes: Sizes, name: str, rate: float) -> St
 
 
 def _training(config: ReproduceConfig, sizes: Sizes, name: str) -> Step:
-    steps = recipe_of(sizes, name, sizes.recipe.steps).steps
+    steps = recipe_of(sizes, name).steps
     tokens = _contender_tokens(sizes, sizes.recipe.steps - search_steps(sizes, "lm2"))
     return Step(
         name,

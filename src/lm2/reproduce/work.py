@@ -69,7 +69,7 @@ class Work:
 
     def _training(self, name: str, rate: float, folder: Path) -> tuple[RunConfig, int]:
         """The whole training of a contender, whose time counts from here, and its tokens."""
-        recipe = replace(recipe_of(self.sizes, name, self.sizes.recipe.steps), learning_rate=rate)
+        recipe = replace(recipe_of(self.sizes, name), learning_rate=rate)
         if self._held_out is None:
             self._held_out = material.validation_rows(self.config, self.sizes)
         validator = validation.Validator(*validation.held_out(self._held_out, self.sizes), folder)

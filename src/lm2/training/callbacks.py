@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,25 +87,14 @@ class LogWithCheckpoint(TrainerCallback):
         control.should_log = control.should_log or control.should_save
 
 
-class StopAt(TrainerCallback):
-    """Ends a run with a checkpoint once a moment of `time.monotonic` is past, at a step with a line of the log."""
+class Stop(TrainerCallback):
+    """Ends a run with a checkpoint and a line of the log after a step that is due."""
 
-    def __init__(self, moment: float):
-        self.moment = moment
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % args.logging_steps == 0 and time.monotonic() >= self.moment:
-            control.should_save = control.should_training_stop = True
-
-
-class StopAfter(TrainerCallback):
-    """Ends a run with a checkpoint after a step."""
-
-    def __init__(self, step: int):
-        self.step = step
+    def __init__(self, is_due: Callable[[int], bool]):
+        self.is_due = is_due
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= self.step:
+        if self.is_due(state.global_step):
             control.should_save = control.should_log = control.should_training_stop = True
 
 

@@ -33,7 +33,7 @@ from transformers.utils import logging as hf_logging
 
 from lm2.files import write_json
 from lm2.modeling import LM2ForCausalLM
-from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, StopAfter, StopAt, Watching
+from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, Stop, Watching
 from lm2.training.config import RunConfig, differences
 from lm2.training.gradients import SkippedSteps, group_norms
 from lm2.training.lanes import Lanes
@@ -61,7 +61,8 @@ def train(
     """Do a run, from its last checkpoint if `resume` and there is one. The trained model is `.model` of the result.
 
     Args:
-        stop_at: a moment of `time.monotonic` after which the run ends with a checkpoint, to be resumed later.
+        stop_at: a moment of `time.monotonic` after which the run ends with a checkpoint, to be resumed later, at the
+            next line of the log.
         stop_after: a step after which it does, whatever the moment.
 
     Raises:
@@ -77,9 +78,9 @@ def train(
     torch.manual_seed(run.seed)
     trainer = LM2Trainer(run, run.model())
     if stop_at is not None:
-        trainer.add_callback(StopAt(stop_at))
+        trainer.add_callback(Stop(lambda step: step % run.log_every == 0 and time.monotonic() >= stop_at))
     if stop_after is not None:
-        trainer.add_callback(StopAfter(stop_after))
+        trainer.add_callback(Stop(lambda step: step >= stop_after))
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer
 
