@@ -75,7 +75,7 @@ def page(sizes: Sizes, found: dict[str, Any]) -> str:
         "## Training",
         _training(found),
         "## Learning rates",
-        "Loss of the closing answers on held-out rows at the first validation; the lowest went on.",
+        "Loss of the closing answers on held-out rows where the search ended; the lowest went on.",
         _search(found["training"]),
     ]
     return "\n\n".join(parts) + "\n"

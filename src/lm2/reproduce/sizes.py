@@ -44,12 +44,14 @@ class Sizes:
     """d_mem of ARMT"""
     attention_segments: int = 16
     """Segments that the plain model attends over in training: the whole of the longest row"""
-    rates: tuple[float, ...] = (3.75e-4, 7.5e-4, 1.5e-3)
-    """Learning rates at which each contender begins, up to its first validation; the one ahead goes on"""
+    rates: tuple[float, ...] = (3.75e-4, 7.5e-4)
+    """Learning rates at which each contender begins; the one ahead goes on"""
     validation_rows: int = 600
     validation_segments: int = 8
     validations: int = 10
     """How often a contender is validated in training"""
+    search_validations: int = 2
+    """At which of them, counted from 1, it is known which rate is ahead"""
     tokenizer_texts: int = 8000
     pool_tokens: int = 1_500_000
     """Tokens of background to train with; a fifth as many to validate with"""
@@ -112,6 +114,7 @@ SMOKE = Sizes(
     validation_rows=10,
     validation_segments=2,
     validations=2,
+    search_validations=1,
     tokenizer_texts=500,
     pool_tokens=20_000,
     max_new_tokens=1,
@@ -132,9 +135,14 @@ def recipe_of(sizes: Sizes, name: str) -> Recipe:
     return replace(sizes.recipe, steps=round(sizes.recipe.steps * (1 + more)))
 
 
-def search_steps(sizes: Sizes, name: str) -> int:
-    """Steps of a contender's training to its first validation, and between validations."""
+def validation_steps(sizes: Sizes, name: str) -> int:
+    """Steps of a contender's training between validations."""
     return max(1, recipe_of(sizes, name).steps // sizes.validations)
+
+
+def search_steps(sizes: Sizes, name: str) -> int:
+    """Steps of a contender's training at each learning rate of the search."""
+    return sizes.search_validations * validation_steps(sizes, name)
 
 
 def sizes_of(smoke: bool, tasks: tuple[str, ...] = TASKS) -> Sizes:

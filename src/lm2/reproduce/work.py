@@ -14,7 +14,7 @@ from lm2.reproduce import material, models, validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.quiet import with_quiet_text
 from lm2.reproduce.rows import JointRows
-from lm2.reproduce.sizes import Sizes, recipe_of, search_steps
+from lm2.reproduce.sizes import Sizes, recipe_of, search_steps, validation_steps
 from lm2.training import RunConfig, train
 from lm2.training.folder import MODEL_FOLDER, begin_with, train_folder
 
@@ -45,9 +45,9 @@ class Work:
         train_folder(run, tokenizer, tokens, attrgetter("backbone"))
 
     def search(self, name: str, rate: float) -> None:
-        """A contender's training at one learning rate, as far as its first validation."""
+        """A contender's training at one learning rate, as far as the search goes."""
         run, _ = self._training(name, rate, self.config.search_folder(name, rate))
-        train(run, resume=True, stop_after=run.evaluation_every)
+        train(run, resume=True, stop_after=search_steps(self.sizes, name))
 
     def train(self, name: str) -> None:
         """Go on with a contender's training at the learning rate that was ahead: the lowest loss on held-out rows."""
@@ -75,7 +75,7 @@ class Work:
         validator = validation.Validator(*validation.held_out(self._held_out, self.sizes), folder)
         start = partial(_start, self.config.out / "base" / MODEL_FOLDER, name, self.sizes)
         run = training_run(recipe, name, self.rows(), start, folder, self._seed)
-        run = replace(run, evaluation=validator, evaluation_every=search_steps(self.sizes, name))
+        run = replace(run, evaluation=validator, evaluation_every=validation_steps(self.sizes, name))
         tokens = training_tokens(run, recipe, self.rows(), name)
         if name == "lm2":
             run, more = with_quiet_text(run, self.rows(), self.sizes.quiet_segments)
@@ -93,5 +93,5 @@ def _start(backbone: Path, name: str, sizes: Sizes) -> PreTrainedModel:
 
 
 def chosen_rate(config: ReproduceConfig, sizes: Sizes, name: str) -> float:
-    """The learning rate with the lowest held-out loss at the first validation."""
+    """The learning rate with the lowest held-out loss where the search ended."""
     return min(sizes.rates, key=lambda rate: validation.last(config.search_folder(name, rate))["loss"])
