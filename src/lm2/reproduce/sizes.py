@@ -48,7 +48,7 @@ class Sizes:
     """Learning rates at which each contender begins; the one ahead goes on"""
     validation_rows: int = 600
     validation_segments: int = 8
-    validations: int = 10
+    validations: int = 7
     """How often a contender is validated in training"""
     search_validations: int = 2
     """At which of them, counted from 1, it is known which rate is ahead"""
