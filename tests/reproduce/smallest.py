@@ -12,8 +12,6 @@ SMALLEST = replace(
     SMOKE,
     rates=(3e-3,),
     validation_rows=4,
-    validations=4,
-    search_validations=2,
     main=Cells(("qa1", "qa2"), {"0k": 2, "1k": 2}),
     far=Cells(("qa1",), {"2k": 2}),
     controls=Cells(("qa1",), {"1k": 2}),

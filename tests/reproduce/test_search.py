@@ -1,6 +1,7 @@
 """The search for a learning rate: each rate begins the whole training, and the one ahead goes on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -27,10 +28,10 @@ def test_a_training_goes_on_where_its_search_stopped(finished, name):
 
 
 def test_the_rate_with_the_lowest_loss_goes_on(tmp_path):
-    config = ReproduceConfig(out=tmp_path)
-    for rate, accuracy, loss in zip(FULL.rates, (0.9, 0.7), (0.5, 0.4), strict=True):
+    config, sizes = ReproduceConfig(out=tmp_path), replace(FULL, rates=(1e-4, 2e-4, 4e-4))
+    for rate, accuracy, loss in zip(sizes.rates, (0.9, 0.7, 0.8), (0.5, 0.4, 0.6), strict=True):
         folder = config.search_folder("rmt", rate)
         folder.mkdir(parents=True)
         line = {"step": 393, "seconds": 1.0, "accuracy": accuracy, "loss": loss}
         (folder / validation.VALIDATION_FILE).write_text(json.dumps(line) + "\n")
-    assert chosen_rate(config, FULL, "rmt") == FULL.rates[1]
+    assert chosen_rate(config, sizes, "rmt") == sizes.rates[1]
