@@ -257,10 +257,10 @@ class LM2Cache(Cache):
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no cache file {path}: check the path, or save a cache there first")
         try:
-            with safe_open(path, framework="pt", device=str(model.device)) as file:
+            with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 _check_header(path, header, model)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).to(model.device) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or not a cache file ({error}): save the cache again") from error
         cache = cls(model.config)

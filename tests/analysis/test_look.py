@@ -1,5 +1,6 @@
 """What an answer owes to which place, on a model that ships and on random ones."""
 
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lm2 import LM2Cache
 from lm2.analysis import look
 from lm2.analysis.asking import ROWS, answer, probabilities, unwritten
 from lm2.data.background import GeneratedSentences
+from tests.accelerator import accelerator
 from tests.contract.cases import FEW, random_ids, tiny_model
 
 MODEL = Path(__file__).parents[2] / "models" / "lm2-tiny-qa1"
@@ -68,6 +70,16 @@ def test_progress_ends_at_the_whole(shipped):
     done, totals = zip(*told, strict=True)
     assert sorted(set(done)) == list(done)
     assert set(totals) == {done[-1]}
+
+
+def test_on_a_device_that_is_not_the_cpu(shipped):
+    asked = FACTS * 8, [" Where is Mary?"]
+    wanted = look(*shipped, *asked, max_new_tokens=1)
+    with accelerator() as moved:
+        found = look(moved(deepcopy(shipped[0])), shipped[1], *asked, max_new_tokens=1)
+    assert found.answers[0].text == " garden"
+    np.testing.assert_allclose(found.mass_BSN, wanted.mass_BSN, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.answers[0].read_P, wanted.answers[0].read_P, rtol=1e-3, atol=1e-5)
 
 
 def test_a_text_alone_has_no_answers(shipped):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from lm2.evaluation.mmlu import LETTERS, MmluOptions, read_questions
 from lm2.evaluation.mmlu_report import MEAN, paper_lines, pooled, standard_lines
 from lm2.evaluation.statistics import wilson
 from lm2.evaluation.subjects import GENERAL, GROUPS, SUBJECTS, paper_rows
+from tests.accelerator import accelerator
 from tests.evaluation import plain_mmlu
 from tests.evaluation.tiny import llama, memory_model, save, tokenizer
 
@@ -71,6 +73,19 @@ def test_the_batch_changes_nothing(harness, kind, data):
     assert alone["picks"] == together["picks"]
     for one, other in zip(alone["scores"], together["scores"], strict=True):
         assert one == pytest.approx(other, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["plain", "lm2", "armt"])
+def test_a_device_that_is_not_the_cpu(harness, kind, data):
+    """Also: examples that are run once, and a batch."""
+    (wanted,) = asked(harness, kind, data, ["anatomy"], limit=2, shots=1, batch_size=2)
+    task, settings = mmlu.load_tasks(["anatomy"], data)[0], MmluOptions(("x",), limit=2, shots=1)
+    with accelerator() as moved:
+        model = harness.HarnessModel(moved(deepcopy(model_of(kind))), tokenizer(), batch_size=2)
+        assert model.device.type == "cuda"
+        found = mmlu.ask_subject(model, task, settings)
+    for one, two in zip(found["scores"], wanted["scores"], strict=True):
+        assert one == pytest.approx(two, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["plain", "lm2", "rmt"])

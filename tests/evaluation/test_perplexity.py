@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from lm2.evaluation import perplexity
 from lm2.evaluation.models import parse_specs
 from lm2.evaluation.perplexity import PerplexityOptions, common_length, documents, score, tokens
 from lm2.evaluation.perplexity_report import bins, gain, pooled
+from tests.accelerator import DEVICE, accelerator
 from tests.evaluation.tiny import SEGMENT, codec, llama, memory_model, prose, save, tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +139,19 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(folders, text,
     assert (tmp_path / "out/perplexity.md").read_text() == page
     with pytest.raises(ValueError, match="segments: 6 then, 7 now"):
         perplexity.run(PerplexityOptions(options.models, text, segments=7, out=options.out))
+
+
+def test_a_device_that_is_not_the_cpu(folders, text, tmp_path):
+    for device in ("cpu", DEVICE):
+        with accelerator():
+            options = PerplexityOptions(tuple(map(str, folders.values())), text, segments=3, out=tmp_path / device)
+            perplexity.run(replace(options, device=device, dtype="float32"))
+    cpu, other = (json.loads((tmp_path / at / "perplexity.json").read_text())["models"] for at in ("cpu", DEVICE))
+    for one, two in zip(cpu, other, strict=True):
+        assert (one["device"], two["device"]) == ("cpu", "cuda")
+        assert one["nll"].keys() == two["nll"].keys()
+        for row, segments in one["nll"].items():
+            assert [at["nll"] for at in two["nll"][row]] == pytest.approx([at["nll"] for at in segments], rel=1e-3)
 
 
 def test_models_of_different_segments_do_not_stand_together(folders, tmp_path):
