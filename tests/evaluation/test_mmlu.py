@@ -85,7 +85,7 @@ def test_a_device_that_is_not_the_cpu(harness, kind, data):
         assert model.device.type == "cuda"
         found = mmlu.ask_subject(model, task, settings)
     for one, two in zip(found["scores"], wanted["scores"], strict=True):
-        assert one == pytest.approx(two, rel=1e-3)
+        assert one == pytest.approx(two, rel=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["plain", "lm2", "rmt"])

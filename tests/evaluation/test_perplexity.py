@@ -151,7 +151,7 @@ def test_a_device_that_is_not_the_cpu(folders, text, tmp_path):
         assert (one["device"], two["device"]) == ("cpu", "cuda")
         assert one["nll"].keys() == two["nll"].keys()
         for row, segments in one["nll"].items():
-            assert [at["nll"] for at in two["nll"][row]] == pytest.approx([at["nll"] for at in segments], rel=1e-3)
+            assert [at["nll"] for at in two["nll"][row]] == pytest.approx([at["nll"] for at in segments], rel=1e-2)
 
 
 def test_models_of_different_segments_do_not_stand_together(folders, tmp_path):

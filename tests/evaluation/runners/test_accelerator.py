@@ -20,17 +20,27 @@ def load(tmp_path):
     return load
 
 
-@pytest.mark.parametrize("kind", ["lm2", "rmt", "armt", "llama"])
-@pytest.mark.parametrize("dtype", ["float32", "auto"])
-def test_the_answer_is_the_cpus(load, kind, dtype):
-    how = "@last:48" if kind == "llama" else ""
-    wanted = load(kind, how, device="cpu", dtype=dtype).answer(BEFORE, [TEXT], AFTER, NEW)
+@pytest.mark.parametrize("kind", ["lm2", "rmt", "armt"])
+def test_a_text_is_read_as_on_the_cpu(load, kind):
+    """By the next token's logits: a greedy answer of random weights may turn on a difference in rounding."""
+    wanted = load(kind, device="cpu").read(BEFORE, [TEXT]).logits_RV
     with accelerator():
-        runner = load(kind, how, dtype=dtype)
-        assert runner.description["dtype"] == {"float32": "float32", "auto": "bfloat16"}[dtype]
-        found = runner.answer(BEFORE, [TEXT], AFTER, NEW)
-    assert found
-    assert dtype == "auto" or found == wanted
+        found = load(kind, dtype="float32").read(BEFORE, [TEXT]).logits_RV.cpu()
+    assert (found - wanted).norm() <= 0.05 * wanted.norm()
+
+
+@pytest.mark.parametrize("kind", ["lm2", "rmt", "armt"])
+def test_a_memory_answers_in_bfloat16_unless_asked_otherwise(load, kind):
+    with accelerator():
+        runner = load(kind)
+        assert runner.description["dtype"] == "bfloat16"
+        assert runner.answer(BEFORE, [TEXT], AFTER, NEW)
+
+
+def test_attention_answers_as_on_the_cpu(load):
+    wanted = load("llama", "@last:48", device="cpu").answer(BEFORE, [TEXT], AFTER, NEW)
+    with accelerator():
+        assert load("llama", "@last:48", dtype="float32").answer(BEFORE, [TEXT], AFTER, NEW) == wanted
 
 
 @pytest.mark.parametrize("how", ["@full", "@window:24", "@rag:2"])
