@@ -3,13 +3,17 @@
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from lm2.reproduce.results import main_cells
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "results" / "reproduce" / "results.json"
+REPRODUCE = ROOT / "docs" / "results" / "reproduce"
+RESULTS = REPRODUCE / "results.json"
+SEEDS = [REPRODUCE / seed / "results.json" for seed in ("", "seed-1", "seed-2")]
+SEEDS_HEAD = "| mean of qa1-qa5, 1k to 8k | seed 0 | seed 1 | seed 2 | all |"
 HEAD = "| | mean of qa1-qa5, 1k to 8k | qa1 at 1k | at 8k | at 128k |"
 NAMES = {
     "LM2": "LM2",
@@ -24,9 +28,9 @@ NAMES = {
 PUBLISHED = ("paper's", "leaderboard")
 
 
-def own_rows(page: str) -> dict[str, list[str]]:
+def own_rows(page: str, head: str = HEAD) -> dict[str, list[str]]:
     """The cells of the table's rows by model, without those that others published."""
-    (table,) = re.findall(re.escape(HEAD) + r"\n\|[-|: ]+\n((?:\|.*\n)+)", page)
+    (table,) = re.findall(re.escape(head) + r"\n\|[-|: ]+\n((?:\|.*\n)+)", page)
     rows = {}
     for line in table.splitlines():
         name, *cells = (cell.strip().strip("*") for cell in line.strip("|").split("|"))
@@ -45,6 +49,15 @@ def test_the_claims_table_is_the_pages(page: str):
         measured = [results["measured"]["means"][model]]
         measured += [cells[model, "qa1", length]["accuracy"] for length in ("1k", "8k", "128k")]
         assert [float(cell) for cell in (mean, *by_length)] == pytest.approx([100 * m for m in measured], abs=0.0501)
+
+
+def test_the_seeds_means_are_their_pages():
+    means = [json.loads(path.read_text(encoding="utf-8"))["measured"]["means"] for path in SEEDS]
+    rows = own_rows((ROOT / "docs/results/README.md").read_text(encoding="utf-8"), SEEDS_HEAD)
+    assert rows.keys() == means[0].keys()
+    for model, cells in rows.items():
+        measured = [100 * mean[model] for mean in means]
+        assert [float(cell) for cell in cells] == pytest.approx([*measured, fmean(measured)], abs=0.0501)
 
 
 def test_the_card_of_the_pages_model_has_the_pages_numbers():
