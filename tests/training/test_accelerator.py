@@ -16,7 +16,9 @@ from lm2.training.write_cost import QUIET, with_write_cost
 from tests.accelerator import DEVICE, accelerator
 from tests.training.test_trainer import a_run, lm2, log_of, plain, rmt, seeded, uneven_rows
 
-BATCH = dict.fromkeys(("input_ids", "labels"), torch.randint(2, 17, (2, 14)))
+BATCH = dict.fromkeys(
+    ("input_ids", "labels"), torch.randint(2, 17, (2, 14), generator=torch.Generator().manual_seed(0))
+)
 
 
 def with_quiet_text(request):
@@ -62,4 +64,4 @@ def test_a_watched_batch(model):
         watched = watch(moved(seeded(model)), BATCH)
         found = watched.scalars()
         assert all(counts.device.type == "cpu" for counts in watched.histograms().values())
-    assert found == pytest.approx(wanted, rel=1e-4)
+    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-4)
