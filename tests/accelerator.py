@@ -16,8 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = "cuda:0"
-MOVES = ("aten::_to_copy", "aten::copy_", "aten::index", "aten::index_put_", "aten::_index_put_impl_")
-"""Operations that take tensors of both devices; an indexing does as a GPU's."""
+MOVES = ("aten::_to_copy", "aten::copy_")
+"""Operations that take tensors of both devices."""
+INDEXINGS = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+"""Operations whose second argument, the indices, may be on the CPU wherever the others are."""
 
 
 class Away(Tensor):
@@ -85,7 +87,8 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     asked = kwargs.get("device")
     to_away = away if asked is None else torch.device(asked).type != "cpu"
     name = func._schema.name
-    left = [tuple(each.shape) for each in tensors if not isinstance(each, Away) and each.dim()]
+    bound = tree_flatten((args[0], *args[2:], kwargs))[0] if name in INDEXINGS else tensors
+    left = [tuple(each.shape) for each in bound if type(each) is not Away and isinstance(each, Tensor) and each.dim()]
     if away and left and name not in MOVES:
         raise RuntimeError(f"{name}: expected all tensors on one device, but of {DEVICE} and cpu, there {left}")
     if asked is not None:

@@ -36,6 +36,8 @@ def test_tensors_of_two_devices_do_not_mix():
         assert (there.cpu() + here).tolist() == [2.0, 2.0, 2.0]
         with pytest.raises(RuntimeError, match=r"cuda:0 and cpu, there \[\(3,\)\]"):
             there + here
+        with pytest.raises(RuntimeError, match=r"aten::index: .* there \[\(3,\)\]"):
+            here[moved(torch.tensor([0]))]
         with pytest.raises(RuntimeError, match="numpy"):
             there.numpy()
 

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,3 +25,13 @@ def babi_files(shared_data) -> Path:
 @pytest.fixture(scope="session")
 def results(shared_data) -> Path:
     return shared_data / "babilong_results"
+
+
+@pytest.fixture(scope="session")
+def harness():
+    """The module around lm-eval, which takes seconds to load."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("lm_eval", reason="needs the harness extra")
+        from lm2.evaluation import harness
+    return harness

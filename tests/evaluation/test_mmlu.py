@@ -4,7 +4,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import warnings
 import zipfile
 from copy import deepcopy
 from dataclasses import replace
@@ -29,16 +28,6 @@ ASKED = ["anatomy", "college_physics", "high_school_us_history", "professional_l
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return plain_mmlu.write_csv(tmp_path_factory.mktemp("mmlu"), ASKED, questions=50)
-
-
-@pytest.fixture(scope="module")
-def harness():
-    """The module around lm-eval, which takes seconds to load."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pytest.importorskip("lm_eval", reason="needs the harness extra")
-        from lm2.evaluation import harness
-    return harness
 
 
 def model_of(kind: str):

@@ -46,12 +46,10 @@ def log_of_run_on(device, run, model):
 @pytest.mark.parametrize(("model", "optimizer"), [(plain, "adamw"), (rmt, "muon"), (lm2, "adamw"), (lm2, "muon")])
 def test_a_run_is_the_cpus(tmp_path, model, optimizer):
     """With accumulation, and for LM2 a price on writing in quiet text and the memory watched."""
-    options = {"optimizer": optimizer, "accumulation": 2}
+    runs = {at: a_run(tmp_path / at[:4], model, optimizer=optimizer, accumulation=2) for at in ("cpu", DEVICE)}
     if model is lm2:
-        options |= {"training_forward": partial(with_write_cost, cost=1.0), "watch_every": 2, "held_out": BATCH.copy}
-    runs = {device: a_run(tmp_path / device[:4], model, **options) for device in ("cpu", DEVICE)}
-    if model is lm2:
-        runs = {device: replace(run, make_batch=with_quiet_text) for device, run in runs.items()}
+        more = {"training_forward": partial(with_write_cost, cost=1.0), "watch_every": 2, "held_out": BATCH.copy}
+        runs = {at: replace(run, make_batch=with_quiet_text, **more) for at, run in runs.items()}
     wanted, found = (log_of_run_on(device, run, model) for device, run in runs.items())
     assert len(wanted) == 6
     torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-4)
