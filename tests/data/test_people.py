@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.data.book_rows import BookRows
-from lm2.data.people import MOST, NAMES, RELATIONS, Stories, tell, tell_pair, words
+from lm2.data.people import MOST, NAMES, RELATIONS, Stories, tell, tell_alike, words
 from lm2.data.rows import IGNORED
 from lm2.data.tokenizer import train_tokenizer
 from tests.data.texts import generated
@@ -46,13 +46,14 @@ def test_no_word_answers_two_kinds_of_questions():
     assert not set(values) & set(NAMES)
 
 
-def test_of_a_pair_only_the_name_tells_which():
-    story = tell_pair(np.random.default_rng(3))
-    first, second = (fact.split()[0] for fact in story.facts)
-    assert first != second
+@pytest.mark.parametrize("n_people", [2, 4, 12])
+def test_of_people_alike_only_the_name_tells_which(n_people):
+    story = tell_alike(n_people, np.random.default_rng(3))
+    names = [fact.split()[0] for fact in story.facts]
+    assert len(set(names)) == n_people
     asked = [question for _, question in story.questions]
-    assert {question.support for question in asked} == {(0,), (1,)}
-    assert asked[0].text.replace(first, "").replace(second, "") == asked[1].text.replace(first, "").replace(second, "")
+    assert {question.support for question in asked} == {(i,) for i in range(n_people)}
+    assert len({question.text.replace(names[question.support[0]], "") for question in asked}) == 1
 
 
 def test_stories_are_made_as_they_are_looked_up():
@@ -72,7 +73,7 @@ def material(folder):
     return tokenizer, rows
 
 
-@pytest.mark.parametrize("kind", ["text", "pair", "repeated", "dense", "scattered"])
+@pytest.mark.parametrize("kind", ["text", "echo", "pair", "repeated", "dense", "scattered"])
 def test_rows_have_the_width_and_labels_of_their_kind(kind, tmp_path_factory):
     tokenizer, rows = material(tmp_path_factory.getbasetemp())
     for segments in (2, 4) if kind == "repeated" else (1, 3):

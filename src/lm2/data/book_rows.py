@@ -1,12 +1,16 @@
 """Rows of book text, plain or with facts about people and questions about them, for the trainings of a model of books.
 
     text        book text alone; every token has a loss
-    pair        two facts and one question in half a segment: what binds names to what is told of them
+    echo        the same told of two to four people, then names, each followed at once by what was told of it, again and
+                again to the end ("Konrad Vienna Alma Rome Konrad Vienna"): what binds names to what is told of them
+    pair        two such facts and one question, in half a segment
     repeated    two such facts told again and again, then questions about both in the last segment
     dense       facts and questions with little text between
     scattered   facts and questions at uniformly drawn places of the text, as in evaluation
 
-In all but the first only the answers have a loss. Labels are not shifted (the model shifts them).
+In all but the first only the answers have a loss. Without echoes, where a name stands right before its answer and a row
+has more than ten of them, no backbone learned to tell two people apart (docs/log.md, 2026-11-29). Labels are not
+shifted (the model shifts them).
 """
 
 import random
@@ -17,15 +21,18 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from lm2.data.babi import Question
 from lm2.data.babilong import take_background
 from lm2.data.background import BookSentences
 from lm2.data.encoding import fingerprint
-from lm2.data.people import MOST, Stories, tell_pair
+from lm2.data.people import MOST, Stories, tell_alike
 from lm2.data.pool import TokenPool
-from lm2.data.rows import IGNORED, Encoder, TrainingRows
+from lm2.data.rows import IGNORED, Encoder, Item, TrainingRows
 
 Row = tuple[list[int], list[int]]
 """Token ids and labels."""
+ECHOED = 4
+"""People of a row of echoes, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,8 @@ class BookRows:
         width = self.width(kind, segments)
         if kind == "text":
             return self._text(width, draw)
+        if kind == "echo":
+            return self._echo(width, draw)
         if kind == "repeated":
             return self._repeated(width, draw)
         ids, labels = self._told[kind].row(width, draw)
@@ -94,8 +103,30 @@ class BookRows:
         text = [*opening, *take_background(self.pool.sentences(draw), width - len(opening))[0].tolist()]
         return text, text
 
+    def _echo(self, width: int, draw: np.random.Generator) -> Row:
+        story = tell_alike(int(draw.integers(2, 1 + ECHOED)), draw)
+        told, echoes = list(self.encode.opening), []
+        for fact, (_, question) in zip(story.facts, sorted(story.questions, key=_about), strict=True):
+            if len(echoes) >= 2 and len(told) + len(self.encode(f" {fact}")) > width // 2:
+                break
+            told += self.encode(f" {fact}")
+            echoes.append(self._named(fact, question))
+        ids: list[int] = []
+        labels: list[int] = []
+        while (room := width - len(told) - len(ids)) >= len((one := echoes[int(draw.integers(len(echoes)))])[0]):
+            ids, labels = ids + one[0], labels + one[1]
+        if not ids:
+            raise ValueError(f"{width} tokens hold no echo after two facts: use longer segments.")
+        filler = take_background(self.pool.sentences(draw), room)[0].tolist()
+        return told + filler + ids, [IGNORED] * (len(told) + room) + labels
+
+    def _named(self, fact: str, question: Question) -> Item:
+        """The name that a fact begins with, and the question's answer."""
+        name, answer = self.encode(f" {fact.split()[0]}"), self.encode(f" {question.answer}")
+        return name + answer, [IGNORED] * len(name) + answer
+
     def _repeated(self, width: int, draw: np.random.Generator) -> Row:
-        story = tell_pair(draw)
+        story = tell_alike(2, draw)
         asked = [self.encode.item(question) for _, question in story.questions]
         room = width - len(self.encode.opening) - self.segment_length
         telling = [i for fact in story.facts for i in self.encode(f" {fact}")]
@@ -107,3 +138,8 @@ class BookRows:
         for own, answers in asked:
             ids, labels = ids + own, labels + answers
         return ids, labels
+
+
+def _about(asked: tuple[int, Question]) -> int:
+    """The fact that a question is about."""
+    return asked[1].support[0]

@@ -88,11 +88,12 @@ def tell(n_facts: int, rng: np.random.Generator) -> Story:
     return Story(facts, tuple((n, questions[int(rng.integers(n))]) for n in range(1, n_facts + 1)))
 
 
-def tell_pair(rng: np.random.Generator) -> Story:
-    """Two facts of two people about the same thing, then a question about each: only the name tells which is which."""
+def tell_alike(n_people: int, rng: np.random.Generator) -> Story:
+    """The same thing told of so many people (at most 12), then a question about each: only the name tells which."""
     relation = int(rng.integers(len(RELATIONS)))
-    facts, questions = _told([(int(name), relation) for name in rng.choice(len(NAMES), 2, replace=False)], rng)
-    return Story(facts, tuple((2, questions[int(i)]) for i in rng.permutation(2)))
+    people = rng.choice(len(NAMES), n_people, replace=False)
+    facts, questions = _told([(int(name), relation) for name in people], rng)
+    return Story(facts, tuple((n_people, questions[int(i)]) for i in rng.permutation(n_people)))
 
 
 def _told(about: Sequence[tuple[int, int]], rng: np.random.Generator) -> tuple[tuple[str, ...], list[Question]]:
@@ -124,4 +125,4 @@ class Stories(Sequence[Story]):
         if not 0 <= index < self.size:
             raise IndexError(f"there are {self.size} stories, and number {index} was asked for")
         rng = np.random.default_rng([self.seed, index])
-        return tell_pair(rng) if self.pairs else tell(1 + int(rng.integers(self.most)), rng)
+        return tell_alike(2, rng) if self.pairs else tell(1 + int(rng.integers(self.most)), rng)

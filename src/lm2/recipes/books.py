@@ -35,7 +35,7 @@ SMALL = Recipe(
     hidden_size=128,
     intermediate_size=340,
     layers=4,
-    base_phases=(Phase(0.2, (1,), ("pair",)), Phase(0.8, (1,), ("text", "text", "dense", "scattered"))),
+    base_phases=(Phase(0.3, (1,), ("echo", "pair")), Phase(0.7, (1,), ("text", "dense", "scattered"))),
     phases=(
         Phase(0.06, (2,), ("repeated",)),
         Phase(0.24, (1, 2, 3, 4), ("text", "repeated", "dense", "scattered", "scattered")),
