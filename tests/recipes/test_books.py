@@ -55,12 +55,18 @@ def test_the_memory_starts_from_the_backbone(options):
     assert all(torch.equal(started[name], value) for name, value in trained.items())
 
 
+def test_the_memorys_rate_falls_and_the_backbones_stays_up(options):
+    phases = books(replace(options, learning_rate=2e-4)).phases
+    assert (phases["backbone"].learning_rate, phases["backbone"].schedule) == (3e-3, "trapezoid")
+    assert (phases["memory"].learning_rate, phases["memory"].schedule) == (2e-4, "linear")
+
+
 def test_a_base_gets_its_memory_in_one_phase(options, base):
     plan = books(replace(options, base=str(base), segment_length=256, look_back=16))
     assert list(plan.phases) == ["memory"]
     run = plan.phases["memory"]
     assert run.learning_rate == 5e-5
-    assert run.memory_learning_rate_factor == pytest.approx(3e-3 / 5e-5)
+    assert run.memory_learning_rate_factor == pytest.approx(7.5e-4 / 5e-5)
     assert plan.config.memory_indices == (1, 2)
 
 

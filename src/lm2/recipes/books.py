@@ -98,7 +98,6 @@ def _recipe(options: BooksOptions) -> Recipe:
         segment_length=options.segment_length,
         base_steps=options.backbone_steps,
         steps=options.steps,
-        learning_rate=options.learning_rate,
         base_phases=tuple(replace(phase, rows=options.rows) for phase in SMALL.base_phases),
         phases=phases,
     )
@@ -128,18 +127,20 @@ def _phases(
     options: BooksOptions, recipe: Recipe, rows: Any, findings: Findings, config: LM2Config
 ) -> dict[str, RunConfig]:
     memory = _memory(options, config)
-    run = partial(training_run, recipe, rows=rows, seed=options.seed)
+    run = partial(training_run, rows=rows, seed=options.seed)
+    # At the rate of the backbone, which stays up, a third as much is known after 500 steps (docs/log.md, 2026-11-29).
+    falling = replace(recipe, schedule="linear", learning_rate=options.learning_rate)
     if options.base is not None:
         start = ModelOf(start=partial(start_model, options.base, **memory))
         factor = options.learning_rate / options.base_learning_rate
         rates = {"learning_rate": options.base_learning_rate, "memory_learning_rate_factor": factor}
-        made = {"memory": (partial(run, "lm2", start=start, folder=options.out / "memory"), rates)}
+        made = {"memory": (partial(run, falling, "lm2", start=start, folder=options.out / "memory"), rates)}
     else:
         backbone = options.out / "backbone"
         start = ModelOf(start=Remembering(memory=memory, folder=backbone))
         made = {
-            "backbone": (partial(run, "base", start=partial(_new, recipe), folder=backbone), {}),
-            "memory": (partial(run, "lm2", start=start, folder=options.out / "memory"), {}),
+            "backbone": (partial(run, recipe, "base", start=partial(_new, recipe), folder=backbone), {}),
+            "memory": (partial(run, falling, "lm2", start=start, folder=options.out / "memory"), {}),
         }
     found = {name: findings.check(partial(_as_asked, options, *one)) for name, one in made.items()}
     return {name: phase for name, phase in found.items() if phase is not None}
