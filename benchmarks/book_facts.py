@@ -43,9 +43,9 @@ class Options:
     """Books that it was not trained on"""
     run: Path = Path("runs/books")
     """Folder of `lm2 train books`"""
-    segments: tuple[int, ...] = (2, 4, 16, 64)
+    segments: tuple[int, ...] = (2, 4, 16, 64, 256, 1024)
     """Lengths of the texts"""
-    samples: tuple[int, ...] = (1000, 1000, 1000, 400)
+    samples: tuple[int, ...] = (1000, 1000, 1000, 400, 200, 50)
     """Questions at each length"""
     out: Path | None = None
     """JSON file for the numbers"""

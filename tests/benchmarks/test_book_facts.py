@@ -68,6 +68,8 @@ def test_the_shipped_model_remembers_and_is_lost_without_memory(facts, tmp_path,
     facts.main(facts.Options(tmp_path / "book.txt", run, segments=(2,), samples=(60,), out=out))
     assert "| 2 | 60 |" in capsys.readouterr().out
     (row,) = json.loads(out.read_text(encoding="utf-8"))["rows"]
-    assert row["right"]["the model"] > 2 * row["right"]["its last segment alone"]
+    assert row["right"]["the model"] >= 54
+    assert row["right"]["its last segment alone"] <= 18
     assert row["right"]["the backbone"] == row["right"]["its last segment alone"]
-    assert row["right_alike"]["the model"] <= row["alike"] <= row["questions"] == 60
+    assert 0.85 * row["alike"] <= row["right_alike"]["the model"] <= row["alike"] <= row["questions"] == 60
+    assert row["alike"] >= 20
