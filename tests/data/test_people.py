@@ -1,6 +1,7 @@
 """Facts about people: every question has one answer, which was told before it."""
 
 import random
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -90,6 +91,30 @@ def test_rows_have_the_width_and_labels_of_their_kind(kind, tmp_path_factory):
             assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
             if kind == "repeated":
                 assert all(label == IGNORED for label in labels[:-T])
+
+
+def test_echoes_follow_facts_about_people_alike(tmp_path_factory):
+    tokenizer, rows = material(tmp_path_factory.getbasetemp())
+    for seed in range(20):
+        ids, labels = rows.row("echo", 1, random.Random(seed))
+        answered = [i for i, label in enumerate(labels) if label != IGNORED]
+        echoes = {(tokenizer.decode([ids[i - 1]]).strip(), tokenizer.decode([ids[i]]).strip()) for i in answered}
+        told = tokenizer.decode(ids[: answered[0] - 1]).split(".")[:-1]
+        assert len(answered) >= 5
+        assert 1 <= len(echoes) <= 4
+        assert all(any(name in fact and value in fact for fact in told) for name, value in echoes)
+        assert sum(any(set(relation.values) & {value for _, value in echoes}) for relation in RELATIONS) == 1
+
+
+def test_a_segment_too_short_for_echoes_is_told(tmp_path_factory):
+    _, rows = material(tmp_path_factory.getbasetemp())
+    with pytest.raises(ValueError, match="12 tokens hold no echo after two facts"):
+        replace(
+            rows,
+            tokenizer=vars(rows)["_tokenizer"],
+            books=tmp_path_factory.getbasetemp() / "book.txt",
+            segment_length=12,
+        ).row("echo", 1, random.Random(0))
 
 
 def test_other_books_are_another_run(tmp_path):

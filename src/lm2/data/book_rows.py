@@ -9,7 +9,7 @@
     scattered   facts and questions at uniformly drawn places of the text, as in evaluation
 
 In all but the first only the answers have a loss. Without echoes, where a name stands right before its answer and a row
-has more than ten of them, no backbone learned to tell two people apart (docs/log.md, 2026-11-29). Labels are not
+has more than ten of them, no backbone tried learned to tell two people apart (docs/log.md, 2026-11-29). Labels are not
 shifted (the model shifts them).
 """
 
@@ -111,14 +111,16 @@ class BookRows:
                 break
             told += self.encode(f" {fact}")
             echoes.append(self._named(fact, question))
-        ids: list[int] = []
-        labels: list[int] = []
-        while (room := width - len(told) - len(ids)) >= len((one := echoes[int(draw.integers(len(echoes)))])[0]):
-            ids, labels = ids + one[0], labels + one[1]
-        if not ids:
+        room, echoed = width - len(told), []
+        while len((one := echoes[int(draw.integers(len(echoes)))])[0]) <= room:
+            echoed.append(one)
+            room -= len(one[0])
+        if not echoed:
             raise ValueError(f"{width} tokens hold no echo after two facts: use longer segments.")
         filler = take_background(self.pool.sentences(draw), room)[0].tolist()
-        return told + filler + ids, [IGNORED] * (len(told) + room) + labels
+        start = told + filler
+        ids, labels = ([i for own in part for i in own] for part in zip(*echoed, strict=True))
+        return start + ids, [IGNORED] * len(start) + labels
 
     def _named(self, fact: str, question: Question) -> Item:
         """The name that a fact begins with, and the question's answer."""
