@@ -57,6 +57,11 @@ def test_lengths_and_numbers_of_questions_belong_together(facts):
         facts.main(facts.Options(Path("none"), segments=(2, 4), samples=(10,)))
 
 
+def test_the_cards_table_is_of_the_numbers(facts):
+    numbers = json.loads((MODEL.parents[1] / "docs/results/book_facts.json").read_text(encoding="utf-8"))
+    assert facts.page(numbers["rows"]) in (MODEL / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_shipped_model_remembers_and_is_lost_without_memory(facts, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(MODEL, run / "model")
