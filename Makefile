@@ -20,7 +20,7 @@ help: ## show this list
 
 setup: $(VENV)/.stamp-dev ## make .venv with everything: the package, all extras, the development tools
 
-demo: $(VENV)/.stamp-demo ## train and compare three small models (20 minutes on two cores); ARGS= goes to `lm2 demo`
+demo: $(VENV)/.stamp-demo ## train and compare three small models (10 minutes on two cores); ARGS= goes to `lm2 demo`
 	$(VENV)/bin/lm2 demo $(ARGS)
 
 reproduce: $(VENV)/.stamp-reproduce ## compare LM2 with RMT, ARMT and plain attention on BABILong (150 minutes on two cores)
