@@ -26,7 +26,7 @@ from lm2.data.pool import TokenPool
 from lm2.data.rows import EvaluationSample, evaluation_samples
 from lm2.demo.evaluation import answer, last_segment
 from lm2.environment import environment
-from lm2.evaluation.page import table
+from lm2.evaluation.page import DASH, interval, table
 from lm2.evaluation.statistics import wilson
 from lm2.files import write_json
 from lm2.recipes.plan import last_model
@@ -66,9 +66,9 @@ def main(options: Options) -> None:
     backbone, T = last_model(options.run / "backbone").eval(), model.config.segment_length
     tokenizer = AutoTokenizer.from_pretrained(options.run / "model")
     pool = TokenPool(BookSentences(options.books), tokenizer, POOL_SEED, n_tokens=200_000)
-    rows = []
+    rows, of_stories = [], questions()
     for segments, n in zip(options.segments, options.samples, strict=True):
-        found = evaluation_samples("facts", n, segments * T, PLACE_SEED, tokenizer, pool, "earlier", T, questions())
+        found = evaluation_samples("facts", n, segments * T, PLACE_SEED, tokenizer, pool, "earlier", T, of_stories)
         rows.append({"segments": segments, **asked(found, model, backbone, T)})
     print(page(rows))
     if options.out is not None:
@@ -86,8 +86,8 @@ def asked(found: Sequence[EvaluationSample], model: PreTrainedModel, backbone: P
     ids = torch.from_numpy(np.stack([sample.ids for sample in found]))
     right = torch.tensor([sample.answer_id for sample in found])
     last, alike = last_segment(ids, T), np.array([told_of_others(sample.sample) for sample in found])
-    answers = dict(zip(MODELS, ((model, ids), (model, last), (backbone, last)), strict=True))
-    hits = {name: (answer(each, texts, T) == right).numpy() for name, (each, texts) in answers.items()}
+    reads = zip(MODELS, (model, model, backbone), (ids, last, last), strict=True)
+    hits = {name: (answer(each, texts, T) == right).numpy() for name, each, texts in reads}
     return {
         "questions": len(found),
         "alike": int(alike.sum()),
@@ -132,9 +132,9 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 def share(hits: int, n: int) -> str:
     """Of so many, in %."""
     if not n:
-        return "-"
+        return DASH
     low, high = wilson(hits, n)
-    return f"{100 * hits / n:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+    return interval({"accuracy": hits / n, "low": low, "high": high})
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ def asked(*told: str, answer: str = "Rome", support: int = 0) -> Sample:
 
 def test_every_fact_and_value_is_of_one_kind(facts):
     story = tell(72, np.random.default_rng(0))
-    for fact, (_, question) in zip(story.facts, sorted(story.questions, key=lambda one: one[0]), strict=True):
-        assert RELATIONS[facts.kind(fact)].told
+    for fact in story.facts:
+        forms = RELATIONS[facts.kind(fact)].told
+        assert any(fact.startswith(form.split("{value}")[0].format(name=fact.split()[0])) for form in forms)
+    for _, question in story.questions:
         assert facts.kind(story.facts[question.support[0]]) == facts.kind(question.answer)
 
 

@@ -89,12 +89,9 @@ class BookRows:
         """
         draw = np.random.default_rng(rng.getrandbits(64))
         width = self.width(kind, segments)
-        if kind == "text":
-            return self._text(width, draw)
-        if kind == "echo":
-            return self._echo(width, draw)
-        if kind == "repeated":
-            return self._repeated(width, draw)
+        own = {"text": self._text, "echo": self._echo, "repeated": self._repeated}
+        if kind in own:
+            return own[kind](width, draw)
         ids, labels = self._told[kind].row(width, draw)
         return ids.tolist(), labels.tolist()
 
@@ -105,12 +102,13 @@ class BookRows:
 
     def _echo(self, width: int, draw: np.random.Generator) -> Row:
         story = tell_alike(int(draw.integers(2, 1 + ECHOED)), draw)
+        about = {question.support[0]: question for _, question in story.questions}
         told, echoes = list(self.encode.opening), []
-        for fact, (_, question) in zip(story.facts, sorted(story.questions, key=_about), strict=True):
+        for number, fact in enumerate(story.facts):
             if len(echoes) >= 2 and len(told) + len(self.encode(f" {fact}")) > width // 2:
                 break
             told += self.encode(f" {fact}")
-            echoes.append(self._named(fact, question))
+            echoes.append(self._named(fact, about[number]))
         room, echoed = width - len(told), []
         while len((one := echoes[int(draw.integers(len(echoes)))])[0]) <= room:
             echoed.append(one)
@@ -140,8 +138,3 @@ class BookRows:
         for own, answers in asked:
             ids, labels = ids + own, labels + answers
         return ids, labels
-
-
-def _about(asked: tuple[int, Question]) -> int:
-    """The fact that a question is about."""
-    return asked[1].support[0]
