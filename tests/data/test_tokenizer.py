@@ -1,10 +1,13 @@
+import copy
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from lm2.data.babi import ACTORS, PLACES, read_stories
-from lm2.data.tokenizer import babi_words, opening, train_tokenizer
+from lm2.data.tokenizer import babi_words, opening, read_as_sentences, train_tokenizer
 from tests.data.texts import generated
 
 
@@ -64,3 +67,25 @@ def test_saved_tokenizer_loads_by_the_auto_class(tokenizer, tmp_path):
 def test_too_small_a_vocabulary_is_refused():
     with pytest.raises(ValueError, match=r"A vocabulary of 300 is too small: \d+ of 35 words"):
         train_tokenizer(generated(100), 300)
+
+
+@pytest.fixture(scope="module")
+def of_sentences(tokenizer):
+    return read_as_sentences(copy.deepcopy(tokenizer))
+
+
+@pytest.mark.parametrize("text", ["Mary went\nto the  garden.\r\nJohn left.", "\n\tMary went to the garden. John left."])
+def test_any_text_is_read_as_sentences_in_a_line(of_sentences, tokenizer, text):
+    assert encode(of_sentences, text) == encode(tokenizer, " Mary went to the garden. John left.")
+
+
+@given(text=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]) | st.sampled_from("\n\t\r")))
+def test_only_white_space_and_the_first_capital_are_read_otherwise(of_sentences, text):
+    line = re.sub(r"\s+", " ", text)
+    spaced = f" {line}" if line[:1].isupper() else line
+    assert of_sentences.decode(encode(of_sentences, text)) == spaced
+
+
+def test_a_part_of_a_sentence_gets_no_space(of_sentences, tokenizer):
+    for part in (".", " garden", "garden", "?", ""):
+        assert encode(of_sentences, part) == encode(tokenizer, part)

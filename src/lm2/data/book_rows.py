@@ -8,9 +8,9 @@
     dense       facts and questions with little text between
     scattered   facts and questions at uniformly drawn places of the text, as in evaluation
 
-In all but the first only the answers have a loss. Without echoes, where a name stands right before its answer and a row
-has more than ten of them, no backbone tried learned to tell two people apart (docs/log.md, 2026-11-29). Labels are not
-shifted (the model shifts them).
+In all but the first only the answers have a loss, and the full stop that ends one. Without echoes, where a name stands
+right before its answer and a row has more than ten of them, no backbone tried learned to tell two people apart
+(docs/log.md, 2026-11-29). Labels are not shifted (the model shifts them).
 """
 
 import random
@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Question
@@ -89,10 +90,16 @@ class BookRows:
         """
         draw = np.random.default_rng(rng.getrandbits(64))
         width = self.width(kind, segments)
-        own = {"text": self._text, "echo": self._echo, "repeated": self._repeated}
-        if kind in own:
-            return own[kind](width, draw)
-        ids, labels = self._told[kind].row(width, draw)
+        if kind in ("text", "echo"):
+            return (self._text if kind == "text" else self._echo)(width, draw)
+        return self._ended(*(self._repeated(width, draw) if kind == "repeated" else self._told[kind].row(width, draw)))
+
+    def _ended(self, ids: ArrayLike, labels: ArrayLike) -> Row:
+        """With the full stop after each answer labelled, too: who does not learn it goes on ("butcher", "butcherer")."""
+        ids, labels = np.array(ids), np.array(labels)
+        after = np.flatnonzero(labels[:-1] != IGNORED) + 1
+        ends = after[(labels[after] == IGNORED) & (ids[after] == self.encode(".")[0])]
+        labels[ends] = ids[ends]
         return ids.tolist(), labels.tolist()
 
     def _text(self, width: int, draw: np.random.Generator) -> Row:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lm2.data.babi import ACTORS, OBJECTS, PLACES
@@ -62,3 +62,20 @@ def train_tokenizer(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=special
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
+
+
+def read_as_sentences(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer, from now on reading any text as sentences stand in rows, in a line with a space before each.
+
+    Line breaks and other white space are one space, and a text that begins with a capital letter has one before it. So
+    a word that a small vocabulary holds only with its space is known wherever a user's text has it.
+    """
+    mark = "\N{LOWER ONE EIGHTH BLOCK}"  # a match of nothing before a letter cannot be replaced
+    steps = [
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Prepend(mark),
+        normalizers.Replace(Regex(rf"\A{mark}(?=\p{{Lu}})"), " "),
+        normalizers.Replace(Regex(rf"\A{mark}"), ""),
+    ]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(steps)
+    return tokenizer

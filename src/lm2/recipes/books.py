@@ -18,7 +18,7 @@ from lm2.data.background import BookSentences
 from lm2.data.book_rows import BookRows
 from lm2.data.encoding import load_tokenizer
 from lm2.data.people import words
-from lm2.data.tokenizer import train_tokenizer
+from lm2.data.tokenizer import read_as_sentences, train_tokenizer
 from lm2.demo.contender import training_run
 from lm2.demo.recipe import Phase, Recipe, contender, new_backbone
 from lm2.gguf import base_config
@@ -108,7 +108,7 @@ def _tokenizer(options: BooksOptions, recipe: Recipe) -> PreTrainedTokenizerBase
     if options.base is not None:
         return load_tokenizer(options.base)
     texts = BookSentences(options.books).sentences(np.random.default_rng(options.seed))
-    return train_tokenizer(itertools.islice(texts, TOKENIZER_TEXTS), recipe.vocabulary, words())
+    return read_as_sentences(train_tokenizer(itertools.islice(texts, TOKENIZER_TEXTS), recipe.vocabulary, words()))
 
 
 def _memory(options: BooksOptions, shape: Any) -> dict[str, Any]:
