@@ -74,7 +74,7 @@ def of_sentences(tokenizer):
     return read_as_sentences(copy.deepcopy(tokenizer))
 
 
-@pytest.mark.parametrize("text", ["Mary went\nto the  garden.\r\nJohn left.", "\n\tMary went to the garden. John left."])
+@pytest.mark.parametrize("text", ["Mary went\nto the  garden.\r\nJohn left.", "\tMary went to the garden. John left."])
 def test_any_text_is_read_as_sentences_in_a_line(of_sentences, tokenizer, text):
     assert encode(of_sentences, text) == encode(tokenizer, " Mary went to the garden. John left.")
 

@@ -95,7 +95,7 @@ class BookRows:
         return self._ended(*(self._repeated(width, draw) if kind == "repeated" else self._told[kind].row(width, draw)))
 
     def _ended(self, ids: ArrayLike, labels: ArrayLike) -> Row:
-        """With the full stop after each answer labelled, too: who does not learn it goes on ("butcher", "butcherer")."""
+        """With the full stop after each answer labelled, too, or the model would go on ("butcher", "butcherer")."""
         ids, labels = np.array(ids), np.array(labels)
         after = np.flatnonzero(labels[:-1] != IGNORED) + 1
         ends = after[(labels[after] == IGNORED) & (ids[after] == self.encode(".")[0])]
