@@ -25,13 +25,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm2.data.pool import Passages, TokenPool
 from lm2.demo.contender import training_run, training_tokens
+from lm2.demo.quiet import with_quiet_text
 from lm2.environment import environment
 from lm2.errors import Problems
 from lm2.files import write_json
 from lm2.progress import time_left_bar
 from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.quiet import with_quiet_text
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import sizes_of
 from lm2.settings import SETTINGS_FILE, check_settings
@@ -199,9 +199,8 @@ def run_of(
         schedule="linear",  # ended lower on held-out rows than a rate that stays up (docs/log.md)
         training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps),
     )
-    tokens = training_tokens(run, recipe, rows, "lm2")
-    run, quiet = with_quiet_text(run, rows, sizes.quiet_segments)
-    return run, tokens + quiet
+    run = with_quiet_text(run, rows, sizes.quiet_segments)
+    return run, training_tokens(run, recipe, rows, "lm2")
 
 
 def measure(options: Options, config: ReproduceConfig, folders: Sequence[Path]) -> list[dict[str, Any]]:

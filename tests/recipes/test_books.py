@@ -12,10 +12,13 @@ import lm2_command as cli
 from lm2 import LM2ForCausalLM
 from lm2.data.background import GeneratedSentences
 from lm2.data.people import words
+from lm2.demo.quiet import quiet_segments
 from lm2.recipes import books as recipe
 from lm2.recipes.books import books
 from lm2.recipes.options import BooksOptions
 from lm2.recipes.plan import carry_out
+from lm2.training import BatchRequest
+from lm2.training.write_cost import QUIET
 
 
 @pytest.fixture
@@ -61,6 +64,17 @@ def test_the_memorys_rate_falls_and_the_backbones_stays_up(options):
     assert (phases["memory"].learning_rate, phases["memory"].schedule) == (2e-4, "linear")
 
 
+def test_the_price_on_writing_is_on_book_text_alone_and_the_backbone_has_none(options):
+    phases = books(options).phases
+    request = BatchRequest(seed=1, step=5, rows=range(4), segments=2)
+    batch, rows = (phases["memory"].make_batch(request) for _ in range(2))
+    assert batch[QUIET].shape == (1, 8 * options.segment_length)
+    assert batch[QUIET].equal(rows[QUIET])
+    assert phases["memory"].training_forward.keywords["cost"] == 100.0
+    assert QUIET not in phases["backbone"].make_batch(replace(request, segments=1))
+    assert phases["backbone"].training_forward is None
+
+
 def test_a_base_gets_its_memory_in_one_phase(options, base):
     plan = books(replace(options, base=str(base), segment_length=256, look_back=16))
     assert list(plan.phases) == ["memory"]
@@ -68,6 +82,7 @@ def test_a_base_gets_its_memory_in_one_phase(options, base):
     assert run.learning_rate == 5e-5
     assert run.memory_learning_rate_factor == pytest.approx(7.5e-4 / 5e-5)
     assert plan.config.memory_indices == (1, 2)
+    assert quiet_segments(run) == 8
 
 
 def test_what_is_wrong_is_told_at_once(tmp_path, capsys):

@@ -82,6 +82,10 @@ class BookRows:
         """Tokens of every row of a kind."""
         return self.segment_length // 2 + 4 if kind == "pair" else segments * self.segment_length
 
+    def quiet(self, segments: int, rng: random.Random) -> list[int]:
+        """Text of so many segments in which nothing is told of the people."""
+        return self.row("text", segments, rng)[0]
+
     def row(self, kind: str, segments: int, rng: random.Random) -> Row:
         """(ids, labels) of one row.
 

@@ -21,6 +21,7 @@ from lm2.baselines import RMTForCausalLM
 from lm2.demo.config import DemoConfig
 from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
+from lm2.demo.quiet import quiet_segments
 from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, contender, kind_at, new_backbone, recipe_of, stages
 from lm2.demo.rows import RowMaker, Rows, make_batch
 from lm2.files import replacing
@@ -87,9 +88,9 @@ def _start(out: Path, name: str, recipe: Recipe, vocabulary: int) -> PreTrainedM
 
 
 def training_tokens(run: RunConfig, recipe: Recipe, rows: RowMaker, name: str) -> int:
-    """Tokens that the whole run reads, pads included."""
+    """Tokens that the whole run reads, pads and quiet text included."""
     phases = recipe.base_phases if name == "base" else recipe.phases
-    total = 0
+    total = run.steps * quiet_segments(run) * recipe.segment_length
     for step in range(run.steps):
         segments = run.segments_at(step)
         kind = kind_at(phases, run.stages, run.seed, step, segments)

@@ -20,6 +20,7 @@ from lm2.data.encoding import load_tokenizer
 from lm2.data.people import words
 from lm2.data.tokenizer import read_as_sentences, train_tokenizer
 from lm2.demo.contender import training_run
+from lm2.demo.quiet import with_quiet_text
 from lm2.demo.recipe import Phase, Recipe, contender, new_backbone
 from lm2.gguf import base_config
 from lm2.recipes.findings import Findings, NoRows, stand_in
@@ -42,8 +43,12 @@ SMALL = Recipe(
         Phase(0.2, (1, 2, 4, 8), ("text", "dense", "scattered", "scattered", "scattered")),
         Phase(0.5, (1, 2, 4, 8, 16), ("text", "dense", "scattered", "scattered", "scattered")),
     ),
+    write_cost=100.0,
+    write_cost_rise=(0.4, 0.8),
 )
 """The small model, and the rows of every model."""
+QUIET_SEGMENTS = 8
+"""Of book text alone beside the rows of each step of a memory's training, with the price on its writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +135,22 @@ def _phases(
     run = partial(training_run, rows=rows, seed=options.seed)
     # At the rate of the backbone, which stays up, a third as much is known after 500 steps (docs/log.md, 2026-11-29).
     falling = replace(recipe, schedule="linear", learning_rate=options.learning_rate)
+
+    def remembering(start: ModelOf) -> RunConfig:
+        memory_run = run(falling, "lm2", start=start, folder=options.out / "memory")
+        return with_quiet_text(memory_run, rows, QUIET_SEGMENTS)
+
     if options.base is not None:
         start = ModelOf(start=partial(start_model, options.base, **memory))
         factor = options.learning_rate / options.base_learning_rate
         rates = {"learning_rate": options.base_learning_rate, "memory_learning_rate_factor": factor}
-        made = {"memory": (partial(run, falling, "lm2", start=start, folder=options.out / "memory"), rates)}
+        made = {"memory": (partial(remembering, start=start), rates)}
     else:
         backbone = options.out / "backbone"
         start = ModelOf(start=Remembering(memory=memory, folder=backbone))
         made = {
             "backbone": (partial(run, recipe, "base", start=partial(_new, recipe), folder=backbone), {}),
-            "memory": (partial(run, falling, "lm2", start=start, folder=options.out / "memory"), {}),
+            "memory": (partial(remembering, start=start), {}),
         }
     found = {name: findings.check(partial(_as_asked, options, *one)) for name, one in made.items()}
     return {name: phase for name, phase in found.items() if phase is not None}

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from lm2.data.packed import PackedRows
+from lm2.demo.quiet import quiet_segments
 from lm2.demo.rows import make_batch
 from lm2.modeling import LM2ForCausalLM
 from lm2.recipes.parts import only_trained
@@ -102,8 +103,9 @@ def _shared_out(run: RunConfig) -> bool:
 
 
 def _segments(run: RunConfig, stage: Stage) -> float:
-    """Segments of a step, on average."""
-    return stage.rows if _shared_out(run) else stage.rows * sum(stage.segments) / len(stage.segments)
+    """Segments of a step, on average, quiet text with them."""
+    mean = 1 if _shared_out(run) else sum(stage.segments) / len(stage.segments)
+    return stage.rows * mean + quiet_segments(run)
 
 
 def _flops(model: LM2ForCausalLM, run: RunConfig, stage: Stage, trained: float) -> float:

@@ -8,11 +8,11 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm2.demo.contender import training_run, training_tokens
+from lm2.demo.quiet import with_quiet_text
 from lm2.demo.recipe import Recipe, new_backbone
 from lm2.demo.recipe import contender as demo_contender
 from lm2.reproduce import material, models, validation
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.quiet import with_quiet_text
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import Sizes, recipe_of, search_steps, validation_steps
 from lm2.training import RunConfig, train
@@ -76,12 +76,10 @@ class Work:
         start = partial(_start, self.config.out / "base" / MODEL_FOLDER, name, self.sizes)
         run = training_run(recipe, name, self.rows(), start, folder, self._seed)
         run = replace(run, evaluation=validator, evaluation_every=validation_steps(self.sizes, name))
-        tokens = training_tokens(run, recipe, self.rows(), name)
         if name == "lm2":
-            run, more = with_quiet_text(run, self.rows(), self.sizes.quiet_segments)
-            tokens += more
+            run = with_quiet_text(run, self.rows(), self.sizes.quiet_segments)
         validator.start()
-        return run, tokens
+        return run, training_tokens(run, recipe, self.rows(), name)
 
 
 def _base(recipe: Recipe, vocabulary: int) -> PreTrainedModel:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lm2.demo.contender import training_run, training_tokens
-from lm2.reproduce.quiet import with_quiet_text
+from lm2.demo.quiet import with_quiet_text
 from lm2.reproduce.sizes import CONTENDERS, FULL, recipe_of
 from lm2.training import BatchRequest
 from lm2.training.write_cost import QUIET
@@ -19,8 +19,7 @@ REQUEST = BatchRequest(seed=3, step=5, rows=range(4), segments=2)
 
 def a_run(name: str, steps: int = 8):
     recipe = recipe_of(replace(FULL, recipe=replace(FULL.recipe, steps=steps)), name)
-    run = training_run(recipe, name, ROWS["qa1"], lambda: None, Path("unused"), seed=1)
-    return run, training_tokens(run, recipe, ROWS["qa1"], name)
+    return training_run(recipe, name, ROWS["qa1"], lambda: None, Path("unused"), seed=1), recipe
 
 
 @pytest.mark.parametrize("segments", [1, 3, 8])
@@ -34,8 +33,8 @@ def test_quiet_text_is_background_of_exact_size(segments):
 
 
 def test_it_stands_beside_the_rows_and_depends_on_the_request_alone():
-    run, _ = a_run("lm2")
-    quiet, tokens = with_quiet_text(run, ROWS["qa1"], 8)
+    run, recipe = a_run("lm2")
+    quiet = with_quiet_text(run, ROWS["qa1"], 8)
     batch, again = quiet.make_batch(REQUEST), quiet.make_batch(REQUEST)
     rows = run.make_batch(REQUEST)
     assert all(batch[name].equal(rows[name]) for name in rows)
@@ -43,7 +42,8 @@ def test_it_stands_beside_the_rows_and_depends_on_the_request_alone():
     assert batch[QUIET].equal(again[QUIET])
     other = quiet.make_batch(BatchRequest(seed=3, step=6, rows=range(4), segments=2))
     assert not batch[QUIET].equal(other[QUIET])
-    assert tokens == run.steps * 8 * T
+    tokens = [training_tokens(each, recipe, ROWS["qa1"], "lm2") for each in (run, quiet)]
+    assert tokens[1] - tokens[0] == run.steps * 8 * T
 
 
 def test_contenders_are_trained_alike():
@@ -57,7 +57,7 @@ def test_contenders_are_trained_alike():
 def test_every_contender_reads_as_many_tokens():
     found = {}
     for name in CONTENDERS:
-        run, found[name] = a_run(name, FULL.recipe.steps)
-        if name == "lm2":
-            found[name] += with_quiet_text(run, ROWS["qa1"], FULL.quiet_segments)[1]
+        run, recipe = a_run(name, FULL.recipe.steps)
+        run = with_quiet_text(run, ROWS["qa1"], FULL.quiet_segments) if name == "lm2" else run
+        found[name] = training_tokens(run, recipe, ROWS["qa1"], name)
     assert max(found.values()) < 1.002 * min(found.values())
