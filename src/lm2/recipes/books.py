@@ -43,10 +43,10 @@ SMALL = Recipe(
         Phase(0.2, (1, 2, 4, 8), ("text", "dense", "scattered", "scattered", "scattered")),
         Phase(0.5, (1, 2, 4, 8, 16), ("text", "dense", "scattered", "scattered", "scattered")),
     ),
-    write_cost=100.0,
-    write_cost_rise=(0.4, 0.8),
 )
 """The small model, and the rows of every model."""
+MEMORY_TRAINING: dict[str, Any] = {"schedule": "linear", "write_cost": 100.0, "write_cost_rise": (0.4, 0.8)}
+"""At a rate that stays up a third as much is known after 500 steps; docs/log.md, 2026-11-29, has what the price does."""
 QUIET_SEGMENTS = 8
 """Of book text alone beside the rows of each step of a memory's training, with the price on its writes."""
 
@@ -133,11 +133,10 @@ def _phases(
 ) -> dict[str, RunConfig]:
     memory = _memory(options, config)
     run = partial(training_run, rows=rows, seed=options.seed)
-    # At the rate of the backbone, which stays up, a third as much is known after 500 steps (docs/log.md, 2026-11-29).
-    falling = replace(recipe, schedule="linear", learning_rate=options.learning_rate)
+    of_memory = replace(recipe, learning_rate=options.learning_rate, **MEMORY_TRAINING)
 
     def remembering(start: ModelOf) -> RunConfig:
-        memory_run = run(falling, "lm2", start=start, folder=options.out / "memory")
+        memory_run = run(of_memory, "lm2", start=start, folder=options.out / "memory")
         return with_quiet_text(memory_run, rows, QUIET_SEGMENTS)
 
     if options.base is not None:
