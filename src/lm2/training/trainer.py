@@ -63,7 +63,7 @@ def train(
     Args:
         stop_at: a moment of `time.monotonic` after which the run ends with a checkpoint, to be resumed later, at the
             next line of the log.
-        stop_after: a step after which it does, whatever the moment; a run that is there already does one step more.
+        stop_after: a step after which it does, whatever the moment; a run that is there does one step more.
 
     Raises:
         ValueError: the folder holds a checkpoint and `resume` is False, or its checkpoint is of another run.
