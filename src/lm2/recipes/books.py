@@ -46,9 +46,10 @@ SMALL = Recipe(
 )
 """The small model, and the rows of every model."""
 MEMORY_TRAINING: dict[str, Any] = {"schedule": "linear", "write_cost": 100.0, "write_cost_rise": (0.4, 0.8)}
-"""At a rate that stays up a third as much is known after 500 steps; docs/log.md, 2026-11-29, has what the price does."""
+"""A third as much is known after 500 steps at a rate that stays up (docs/log.md, 2026-11-29); the price: see below."""
 QUIET_SEGMENTS = 8
-"""Of book text alone beside the rows of each step of a memory's training, with the price on its writes."""
+"""Of book text alone beside the rows of each step of a memory's training, with the price on its writes: without it a
+bank is worn after a thousand segments (docs/decisions/016-books-are-quiet.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
