@@ -67,11 +67,12 @@ def train_tokenizer(
 def read_as_sentences(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The tokenizer, from now on reading any text as sentences stand in rows, in a line with a space before each.
 
-    Line breaks and other white space are one space, and a text that begins with a capital letter has one before it. So
-    a word that a small vocabulary holds only with its space is known wherever a user's text has it.
+    Line breaks and other white space are one space, none ends a text, and one that begins with a capital letter has a
+    space before it. So a word that a small vocabulary holds only with its space is known wherever a user's text has it.
     """
     mark = "\N{LOWER ONE EIGHTH BLOCK}"  # a match of nothing before a letter cannot be replaced
     steps = [
+        normalizers.Strip(left=False, right=True),
         normalizers.Replace(Regex(r"\s+"), " "),
         normalizers.Prepend(mark),
         normalizers.Replace(Regex(rf"\A{mark}(?=\p{{Lu}})"), " "),
