@@ -5,7 +5,7 @@
 Right answers when the fact lies in an earlier segment than the question: of the model, of the model given the last
 segment alone, of the run's backbone, which has no memory and sees that segment alone, and of the constant answers: the
 best one for each of the six questions, chosen with the answers known. Questions whose text tells the same of another
-person, too ("Alma lives in Rome."), are counted by themselves: without names they are a guess. One thread, a quarter of an hour.
+person, too ("Alma lives in Rome."), are counted by themselves: without names they are a guess. One thread, 15 minutes.
 """
 
 from collections import Counter, defaultdict
