@@ -22,6 +22,7 @@ import tyro
 from lm2.demo.recipe import Phase
 from lm2.environment import environment
 from lm2.errors import Problems
+from lm2.evaluation.controls import MAIN
 from lm2.evaluation.page import table
 from lm2.files import write_json
 from lm2.reproduce import asking, material, validation
@@ -145,7 +146,8 @@ def page(result: dict[str, Any]) -> str:
     lengths = list(dict.fromkeys(length for _, _, length in cells))
     rows = []
     for model, facts in result["training"].items():
-        means = [100 * row["mean"] for row in report["means"] if row["model"] == model]
+        carried = [row for row in report["means"] if row["model"] == model and row["condition"] in MAIN]
+        means = [100 * row["mean"] for row in carried]
         qa1 = [100 * cells[model, "qa1", length]["accuracy"] for length in lengths]
         shown = [f"{value:.1f}" for value in (*means, sum(means) / len(means), *qa1)]
         rows.append([model, f"{facts['rate']:g}", *shown])

@@ -43,6 +43,8 @@ def test_a_memory_is_trained_and_asked_with_them_and_a_second_run_does_nothing_a
     first = capsys.readouterr().out
     assert "| RMT | 0.00" in first
     table = first[first.index("| model") :]
+    head, _, row = (line.count("|") for line in table.splitlines())
+    assert head == row  # of each length its mean once, not that of the question alone, too
     models = {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")}
     assert models
     long_rows.main(options)

@@ -77,6 +77,7 @@ def material(folder):
 @pytest.mark.parametrize("kind", ["text", "echo", "pair", "repeated", "dense", "scattered"])
 def test_rows_have_the_width_and_labels_of_their_kind(kind, tmp_path_factory):
     tokenizer, rows = material(tmp_path_factory.getbasetemp())
+    ended = 0
     for segments in (2, 4) if kind == "repeated" else (1, 3):
         for seed in range(20):
             ids, labels = rows.row(kind, segments, random.Random(seed))
@@ -86,13 +87,18 @@ def test_rows_have_the_width_and_labels_of_their_kind(kind, tmp_path_factory):
                 assert ids == labels
                 continue
             told = [tokenizer.decode([label]).strip() for label in labels if label != IGNORED]
-            answers = told if kind == "echo" else told[::2]
-            assert answers
-            assert set(answers) <= {value for relation in RELATIONS for value in relation.values}
-            assert set(told) - set(answers) == (set() if kind == "echo" else {"."})  # an answer is ended
-            assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
+            values = {value for relation in RELATIONS for value in relation.values}
+            ends = told.count("<eos>")
+            assert ends == told.count(".") <= (kind in ("dense", "scattered"))
+            assert "<eos>" not in told or told[told.index("<eos>") - 1] == "."
+            assert set(told) - {".", "<eos>"} <= values
+            assert len(told) > 2 * ends
+            ended += ends
+            known = (IGNORED, tokenizer.eos_token_id)
+            assert all(label == token or label in known for token, label in zip(ids, labels, strict=True))
             if kind == "repeated":
                 assert all(label == IGNORED for label in labels[:-T])
+    assert (ended > 0) == (kind in ("dense", "scattered"))
 
 
 def test_echoes_follow_facts_about_people_alike(tmp_path_factory):

@@ -8,9 +8,9 @@
     dense       facts and questions with little text between
     scattered   facts and questions at uniformly drawn places of the text, as in evaluation
 
-In all but the first only the answers have a loss, and the full stop that ends one. Without echoes, where a name stands
-right before its answer and a row has more than ten of them, no backbone tried learned to tell two people apart
-(docs/log.md, 2026-11-29). Labels are not shifted (the model shifts them).
+In all but the first only the answers have a loss, and in the last two what ends one of them, a full stop and the end.
+Without echoes, where a name stands right before its answer and a row has more than ten of them, no backbone tried
+learned to tell two people apart (docs/log.md, 2026-11-29). Labels are not shifted (the model shifts them).
 """
 
 import random
@@ -19,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Question
@@ -94,17 +93,24 @@ class BookRows:
         """
         draw = np.random.default_rng(rng.getrandbits(64))
         width = self.width(kind, segments)
-        if kind in ("text", "echo"):
-            return (self._text if kind == "text" else self._echo)(width, draw)
-        return self._ended(*(self._repeated(width, draw) if kind == "repeated" else self._told[kind].row(width, draw)))
-
-    def _ended(self, ids: ArrayLike, labels: ArrayLike) -> Row:
-        """With the full stop after each answer labelled, too, or the model would go on ("butcher", "butcherer")."""
-        ids, labels = np.array(ids), np.array(labels)
-        after = np.flatnonzero(labels[:-1] != IGNORED) + 1
-        ends = after[(labels[after] == IGNORED) & (ids[after] == self.encode(".")[0])]
-        labels[ends] = ids[ends]
+        own = {"text": self._text, "echo": self._echo, "repeated": self._repeated}
+        if kind in own:
+            return own[kind](width, draw)
+        ids, labels = self._told[kind].row(width, draw)
+        if kind != "pair":
+            self._end_one(ids, labels, draw)
         return ids.tolist(), labels.tolist()
+
+    def _end_one(self, ids: np.ndarray, labels: np.ndarray, draw: np.random.Generator) -> None:
+        """Label what ends one of the answers: its full stop, and then the end, which the row does not have.
+
+        One, for labels that are easy take weight from the others.
+        """
+        stops = np.flatnonzero((labels[:-2] != IGNORED) & (ids[1:-1] == self.encode(".")[0])) + 1
+        end = vars(self)["_tokenizer"].eos_token_id
+        if len(stops) and end is not None:
+            at = int(draw.choice(stops))
+            labels[at : at + 2] = ids[at], end
 
     def _text(self, width: int, draw: np.random.Generator) -> Row:
         opening = self.encode.opening
