@@ -36,11 +36,7 @@ SMALL = Recipe(
     hidden_size=128,
     intermediate_size=340,
     layers=4,
-    base_phases=(
-        Phase(0.25, (1,), ("echo",)),
-        Phase(0.05, (1,), ("echo", "pair")),
-        Phase(0.7, (1,), ("text", "dense", "scattered")),
-    ),
+    base_phases=(Phase(0.3, (1,), ("echo", "pair")), Phase(0.7, (1,), ("text", "dense", "scattered"))),
     phases=(
         Phase(0.06, (2,), ("repeated",)),
         Phase(0.24, (1, 2, 3, 4), ("text", "repeated", "dense", "scattered", "scattered")),
