@@ -5,7 +5,7 @@
 Right answers when the fact lies in an earlier segment than the question: of the model, of the model given the last
 segment alone, of the run's backbone, which has no memory and sees that segment alone, and of the constant answers: the
 best one for each of the six questions, chosen with the answers known. Questions whose text tells the same of another
-person, too ("Alma lives in Rome."), are counted by themselves: without names they are a guess. One thread, 15 minutes.
+person, too ("Alma lives in Rome."), are counted by themselves: without names they are a guess. One thread, 10 minutes.
 """
 
 from collections import Counter, defaultdict
@@ -45,7 +45,7 @@ class Options:
     """Folder of `lm2 train books`"""
     segments: tuple[int, ...] = (2, 4, 16, 64, 256, 1024, 4096)
     """Lengths of the texts"""
-    samples: tuple[int, ...] = (1000, 1000, 1000, 400, 200, 100, 20)
+    samples: tuple[int, ...] = (1000, 1000, 1000, 400, 200, 50, 10)
     """Questions at each length"""
     out: Path | None = None
     """JSON file for the numbers"""
