@@ -24,10 +24,12 @@ from lm2.environment import environment
 from lm2.errors import Problems
 from lm2.evaluation.controls import MAIN
 from lm2.evaluation.page import table
+from lm2.evaluation.report import collect as report_of
+from lm2.evaluation.report import save
 from lm2.files import write_json
 from lm2.reproduce import asking, material, validation
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.results import main_cells, report_of
+from lm2.reproduce.results import main_cells, paired
 from lm2.reproduce.sizes import MEMORIES, NAMES, Cells, Sizes, sizes_of
 from lm2.reproduce.steps import steps_of
 from lm2.reproduce.work import Work, chosen_rate
@@ -106,6 +108,8 @@ def main(options: Options) -> None:
             step.work(work)
     result = collect(config, sizes, options.names)
     print(page(result))
+    for other, cells in result["paired"].items():
+        print(f"LM2 against {other}: p = {cells[-1]['p']:.2g}")
     if options.out is not None:
         settings = {"segments": options.segments, "share": options.share, "options": config.to_json()}
         write_json(options.out, {**settings, "environment": environment(), **result})
@@ -125,7 +129,7 @@ def begin(options: Options) -> None:
 
 
 def collect(config: ReproduceConfig, sizes: Sizes, names: Sequence[str]) -> dict[str, Any]:
-    """What each contender answers, and how its training ended."""
+    """What each contender answers, LM2 against each other one (McNemar's test), and how its training ended."""
     source = material.samples(config)
     asked = asking.answers(config, sizes, sizes.main, names, source)
     report = report_of(asking.cells_config(config, sizes, sizes.main, ("all",)), source.description, asked)
@@ -137,7 +141,10 @@ def collect(config: ReproduceConfig, sizes: Sizes, names: Sequence[str]) -> dict
         }
         for name in names
     }
-    return {"training": training, "phases": [asdict(phase) for phase in sizes.recipe.phases], "report": report}
+    save(report, config.out / "report.json")
+    tests = paired(config.out / "report.json", report) if "lm2" in names else {}
+    phases = [asdict(phase) for phase in sizes.recipe.phases]
+    return {"training": training, "phases": phases, "paired": tests, "report": report}
 
 
 def page(result: dict[str, Any]) -> str:

@@ -38,13 +38,14 @@ def test_only_the_lengths_of_the_rows_at_the_end_differ(long_rows, run):
 
 
 def test_a_memory_is_trained_and_asked_with_them_and_a_second_run_does_nothing_again(long_rows, run, capsys):
-    options = long_rows.Options(run=run, folder=run.parent / "long", names=("rmt",), out=run.parent / "long.json")
+    options = long_rows.Options(run=run, folder=run.parent / "long", names=("lm2", "rmt"), out=run.parent / "long.json")
     long_rows.main(options)
     first = capsys.readouterr().out
     assert "| RMT | 0.00" in first
+    assert "LM2 against RMT: p = " in first
     table = first[first.index("| model") :]
-    head, _, row = (line.count("|") for line in table.splitlines())
-    assert head == row  # of each length its mean once, not that of the question alone, too
+    head, _, *rows = (line.count("|") for line in table.splitlines()[:4])
+    assert rows == [head, head]  # of each length its mean once, not that of the question alone, too
     models = {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")}
     assert models
     long_rows.main(options)
