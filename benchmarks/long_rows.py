@@ -33,7 +33,7 @@ from lm2.reproduce.results import main_cells, paired
 from lm2.reproduce.sizes import MEMORIES, NAMES, Cells, Sizes, sizes_of
 from lm2.reproduce.steps import steps_of
 from lm2.reproduce.work import Work, chosen_rate
-from lm2.settings import SETTINGS_FILE, check_settings
+from lm2.settings import SETTINGS_FILE, check_settings, published_settings
 from lm2.training.folder import TRAINING_FILE
 
 TAKEN = ("tokenizer", "base")
@@ -111,7 +111,7 @@ def main(options: Options) -> None:
     for other, cells in result["paired"].items():
         print(f"LM2 against {other}: p = {cells[-1]['p']:.2g}")
     if options.out is not None:
-        settings = {"segments": options.segments, "share": options.share, "options": config.to_json()}
+        settings = {"segments": options.segments, "share": options.share, **published_settings(options.run)}
         write_json(options.out, {**settings, "environment": environment(), **result})
 
 
