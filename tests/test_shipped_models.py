@@ -1,7 +1,10 @@
 """The models in `models/`: small, with a card, loaded by the usual classes, and as good as their cards say."""
 
+import io
 import json
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lm2
+import lm2_command as cli
 from lm2.data.babi import samples
 from lm2.data.background import GeneratedSentences
 from lm2.data.people import Stories
@@ -92,6 +96,25 @@ def test_the_model_of_books_remembers_what_was_told_of_people():
     right = torch.tensor([sample.answer_id for sample in found])
     assert (answer(model, ids, T) == right).float().mean() >= 0.9
     assert (answer(model, ids[:, -T:], T) == right).float().mean() <= 0.3
+
+
+def test_the_book_of_the_readme_is_read_once_and_asked_twice(monkeypatch, capsys, tmp_path):
+    root = MODELS.parent
+    block, printed = re.findall(
+        r"```bash\n(printf .*?)```\n\n```\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )[0]
+    (tmp_path / "models").symlink_to(MODELS)
+    (tmp_path / "LICENSE").symlink_to(root / "LICENSE")
+    monkeypatch.chdir(tmp_path)
+    make, *commands = block.splitlines()
+    subprocess.run(["bash", "-c", make], check=True)
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        if "<" in words:
+            monkeypatch.setattr("sys.stdin", io.StringIO(Path(words.pop()).read_text(encoding="utf-8")))
+            words.pop()
+        assert cli.main(words[1:]) == 0
+    assert capsys.readouterr().out.split() == printed.split()
 
 
 def test_the_example_of_the_readme_prints_what_stands_below_it(monkeypatch, capsys):
