@@ -15,6 +15,7 @@ from lm2.data.people import words
 from lm2.demo.quiet import quiet_segments
 from lm2.recipes import books as recipe
 from lm2.recipes.books import books
+from lm2.recipes.dry_run import describe
 from lm2.recipes.options import BooksOptions
 from lm2.recipes.plan import carry_out
 from lm2.training import BatchRequest
@@ -73,6 +74,12 @@ def test_the_price_on_writing_is_on_book_text_alone_and_the_backbone_has_none(op
     assert phases["memory"].training_forward.keywords["cost"] == 100.0
     assert QUIET not in phases["backbone"].make_batch(replace(request, segments=1))
     assert phases["backbone"].training_forward is None
+
+
+def test_a_dry_run_counts_the_quiet_text(options):
+    backbone, memory = describe(books(options)).split("phase memory")
+    assert "steps of 16 segments in rows of 1 segments: 1,024 tokens a step" in backbone
+    assert "or 16 segments and 8 of quiet text: 1,536 tokens a step" in memory
 
 
 def test_a_base_gets_its_memory_in_one_phase(options, base):

@@ -83,9 +83,9 @@ def _rows(plan: Plan, run: RunConfig) -> list[str]:
         total += stage.steps * segments * T
         what = f"{stage.rows:,} segments in rows" if _shared_out(run) else f"{stage.rows:,} rows"
         lengths = " or ".join(map(str, sorted(set(stage.segments))))
-        lines.append(
-            _line("  rows", f"{stage.steps:,} steps of {what} of {lengths} segments: {segments * T:,.0f} tokens a step")
-        )
+        quiet = f" and {n} of quiet text" if (n := quiet_segments(run)) else ""
+        each = f"{what} of {lengths} segments{quiet}: {segments * T:,.0f} tokens a step"
+        lines.append(_line("  rows", f"{stage.steps:,} steps of {each}"))
     return [*lines, _line("  tokens", f"{total:,.0f} in all{_passes(run)}")]
 
 
