@@ -34,7 +34,7 @@ from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import sizes_of
-from lm2.settings import SETTINGS_FILE, check_settings
+from lm2.settings import check_settings, saved_options
 from lm2.training import RunConfig
 from lm2.training.folder import MODEL_FOLDER, train_folder
 from lm2.training.write_cost import priced, watched_gates
@@ -80,8 +80,7 @@ class Options:
     @property
     def config(self) -> ReproduceConfig:
         """The options of the reproduction in the folder."""
-        settings = json.loads((self.run / SETTINGS_FILE).read_text(encoding="utf-8"))
-        return ReproduceConfig.from_json(settings["options"], self.run)
+        return ReproduceConfig.from_json(saved_options(self.run), self.run)
 
     def check(self) -> None:
         """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to harden."""

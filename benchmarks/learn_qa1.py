@@ -9,7 +9,6 @@ rows, of one and two segments and then, each length after half of it, up to --lo
 longer than any that they have read.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from lm2.demo.recipe import Phase, recipe_of, stages
 from lm2.demo.rows import make_batch
 from lm2.environment import environment
 from lm2.files import write_json
-from lm2.settings import SETTINGS_FILE
+from lm2.settings import saved_options
 from lm2.training import RunConfig, train
 
 Kind = Literal["rmt", "armt"]
@@ -100,8 +99,7 @@ def start(kind: Kind, options: Options, segment_length: int) -> PreTrainedModel:
 
 def demo_of(options: Options) -> DemoConfig:
     """The options of the demo in the folder."""
-    settings = json.loads((options.demo / SETTINGS_FILE).read_text(encoding="utf-8"))
-    return DemoConfig.from_json(settings["options"], options.demo)
+    return DemoConfig.from_json(saved_options(options.demo), options.demo)
 
 
 def run_of(kind: Kind, options: Options) -> RunConfig:

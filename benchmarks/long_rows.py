@@ -33,7 +33,7 @@ from lm2.reproduce.results import main_cells, paired
 from lm2.reproduce.sizes import MEMORIES, NAMES, Cells, Sizes, sizes_of
 from lm2.reproduce.steps import steps_of
 from lm2.reproduce.work import Work, chosen_rate
-from lm2.settings import SETTINGS_FILE, check_settings, published_settings
+from lm2.settings import check_settings, published_settings, saved_options
 from lm2.training.folder import TRAINING_FILE
 
 TAKEN = ("tokenizer", "base")
@@ -74,8 +74,7 @@ class Options:
     @cached_property
     def config(self) -> ReproduceConfig:
         """The options of the reproduction, in this folder."""
-        settings = json.loads((self.run / SETTINGS_FILE).read_text(encoding="utf-8"))
-        return ReproduceConfig.from_json(settings["options"], self.folder)
+        return ReproduceConfig.from_json(saved_options(self.run), self.folder)
 
     @property
     def sizes(self) -> Sizes:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lm2.settings import SETTINGS_FILE, check_settings, published_settings
+from lm2.settings import SETTINGS_FILE, check_settings, published_settings, saved_options
 
 SETTINGS = {"options": {"babi": None, "books": "somewhere/far/novels", "seed": 3, "out": "a/b"}, "sizes": {"steps": 5}}
 
@@ -28,3 +28,8 @@ def test_published_settings_tell_no_folder_of_a_machine(tmp_path):
     check_settings(tmp_path, SETTINGS, "run")
     assert published_settings(tmp_path) == {**SETTINGS, "options": {**SETTINGS["options"], "books": "novels"}}
     assert json.loads((tmp_path / SETTINGS_FILE).read_text())["options"]["books"] == "somewhere/far/novels"
+
+
+def test_the_options_of_a_folder_are_those_it_was_begun_with(tmp_path):
+    check_settings(tmp_path, {"options": {"seed": 3, "babi": "somewhere/babi"}, "other": {"seed": 4}}, "run")
+    assert saved_options(tmp_path) == {"seed": 3, "babi": "somewhere/babi"}

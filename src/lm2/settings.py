@@ -36,6 +36,11 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
         )
 
 
+def saved_options(folder: Path) -> dict[str, Any]:
+    """The options that the run of a folder was begun with, as JSON values."""
+    return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["options"]
+
+
 def published_settings(folder: Path) -> dict[str, dict[str, Any]]:
     """The settings of a folder as they stand beside its numbers: of folders of texts the last name only."""
     settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))

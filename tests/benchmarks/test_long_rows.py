@@ -32,6 +32,8 @@ def test_only_the_lengths_of_the_rows_at_the_end_differ(long_rows, run):
     options = long_rows.Options(run=run)
     before, longer = options.sizes.recipe, options.longer.recipe
     assert replace(longer, phases=before.phases) == before
+    assert longer.phases[:-2] == before.phases[:-1]
+    assert replace(longer.phases[-2], share=before.phases[-1].share) == before.phases[-1]
     assert longer.phases[-1].segments == (8, 16, 32, 64)
     assert sum(phase.share for phase in longer.phases) == sum(phase.share for phase in before.phases) == 1
     assert {phase.rows for phase in longer.phases} == {phase.rows for phase in FULL.recipe.phases}

@@ -133,3 +133,13 @@ def test_real_stories_are_told_and_those_of_a_task_only():
     texts = [TOKENIZER.decode(rows.row("scattered", 2, random.Random(i))[0]) for i in range(40)]
     only_real = [text for text in texts if re.findall(FACT, text) == [fact]]
     assert 8 < len(only_real) < 36
+
+
+@pytest.mark.parametrize("segments", [1, 3, 8])
+def test_quiet_text_is_background_of_exact_size(segments):
+    ids = ROWS["qa1"].quiet(segments, random.Random(0))
+    text = TOKENIZER.decode(ids)
+    assert len(ids) == segments * T
+    assert text.startswith("<bos><context> ")
+    assert not EVENT.findall(text)
+    assert not re.findall(FACT, text)

@@ -26,7 +26,7 @@ from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, contender, kind_at, new_b
 from lm2.demo.rows import RowMaker, Rows, make_batch
 from lm2.files import replacing
 from lm2.processes import child_exit
-from lm2.settings import SETTINGS_FILE
+from lm2.settings import saved_options
 from lm2.training import RunConfig
 from lm2.training.folder import train_folder
 from lm2.training.write_cost import priced
@@ -39,8 +39,7 @@ def main(folder: Path, name: str) -> None:
     """Do one model's part."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    options = DemoConfig.from_json(settings["options"], folder)
+    options = DemoConfig.from_json(saved_options(folder), folder)
     train_one(options, name)
     if name != "base":
         ask(options, name)

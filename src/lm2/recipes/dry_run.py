@@ -83,7 +83,7 @@ def _rows(plan: Plan, run: RunConfig) -> list[str]:
         total += stage.steps * segments * T
         what = f"{stage.rows:,} segments in rows" if _shared_out(run) else f"{stage.rows:,} rows"
         lengths = " or ".join(map(str, sorted(set(stage.segments))))
-        quiet = f" and {n} of quiet text" if (n := quiet_segments(run)) else ""
+        quiet = f" and {n} of quiet text" if (n := _quiet(run)) else ""
         each = f"{what} of {lengths} segments{quiet}: {segments * T:,.0f} tokens a step"
         lines.append(_line("  rows", f"{stage.steps:,} steps of {each}"))
     return [*lines, _line("  tokens", f"{total:,.0f} in all{_passes(run)}")]
@@ -105,7 +105,12 @@ def _shared_out(run: RunConfig) -> bool:
 def _segments(run: RunConfig, stage: Stage) -> float:
     """Segments of a step, on average, quiet text with them."""
     mean = 1 if _shared_out(run) else sum(stage.segments) / len(stage.segments)
-    return stage.rows * mean + quiet_segments(run)
+    return stage.rows * mean + _quiet(run)
+
+
+def _quiet(run: RunConfig) -> int:
+    """Segments of quiet text of a step: every pass has its own."""
+    return run.accumulation * quiet_segments(run)
 
 
 def _flops(model: LM2ForCausalLM, run: RunConfig, stage: Stage, trained: float) -> float:
@@ -119,11 +124,12 @@ def _memory(run: RunConfig, model: LM2ForCausalLM, count: int, whole: int) -> st
     rows = max(stage.rows for stage in run.stages) // run.accumulation
     segments = max(max(stage.segments) for stage in run.stages)
     rows = max(1, rows // segments) if _shared_out(run) else rows
+    row_bytes = partial(estimated_row_bytes, model, checkpointing=run.activation_checkpointing)
     parts = {
         "weights": 4 * whole,
         "gradients": 4 * count,
         "optimiser": (MUON if run.optimizer == "muon" else ADAM) * count,
-        "activations": rows * estimated_row_bytes(model, segments, run.activation_checkpointing),
+        "activations": rows * row_bytes(segments) + (row_bytes(quiet_segments(run)) if quiet_segments(run) else 0),
     }
     shown = " + ".join(f"{name} {value / GIB:.1f}" for name, value in parts.items())
     return f"{sum(parts.values()) / GIB:.1f} GiB = {shown} ({rows} rows at once, in float32)"

@@ -1,6 +1,5 @@
 """A part of a reproduction in a process of its own: `python -m lm2.reproduce.part FOLDER PART`."""
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,15 +12,14 @@ from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.sizes import sizes_of
 from lm2.reproduce.steps import steps_of
 from lm2.reproduce.work import Work
-from lm2.settings import SETTINGS_FILE
+from lm2.settings import saved_options
 
 
 def main(folder: Path, part: str) -> None:
     """Do what is not done yet of a part."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    config = ReproduceConfig.from_json(settings["options"], folder)
+    config = ReproduceConfig.from_json(saved_options(folder), folder)
     sizes = sizes_of(config.smoke, config.tasks)
     work = Work(config, sizes)
     for step in steps_of(config, sizes):
