@@ -25,7 +25,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm2.data.pool import Passages, TokenPool
 from lm2.demo.contender import training_run, training_tokens
-from lm2.demo.quiet import with_quiet_text
 from lm2.environment import environment
 from lm2.errors import Problems
 from lm2.files import write_json
@@ -37,6 +36,7 @@ from lm2.reproduce.sizes import sizes_of
 from lm2.settings import check_settings, saved_options
 from lm2.training import RunConfig
 from lm2.training.folder import MODEL_FOLDER, train_folder
+from lm2.training.quiet import with_quiet_text
 from lm2.training.write_cost import priced, watched_gates
 
 LANES, SEGMENTS = 32, 8

@@ -1,9 +1,10 @@
-"""A plain training loop that one process and two do alike: rows, model and steps."""
+"""A plain training loop that one process and two do alike, with a price on writing: rows, model and steps."""
 
 import torch
 from torch import Tensor, nn
 
 from lm2 import LM2ForCausalLM
+from lm2.training.write_cost import QUIET, with_write_cost
 from tests.training.test_trainer import SHAPE, T, lm2
 
 ROWS, STEPS, SEGMENTS = 4, 3, 4
@@ -25,7 +26,9 @@ def loop(model: LM2ForCausalLM, first: int, last: int) -> list[tuple[float, floa
     share = ROWS // (last - first)
     for step in range(STEPS):
         ids = rows_of(step, first, last)
-        loss = model(ids, labels=ids, num_items_in_batch=ROWS * (SEGMENTS * T - 1)).loss * share
+        batch = {"input_ids": ids, "labels": ids, "num_items_in_batch": ROWS * (SEGMENTS * T - 1)}
+        batch[QUIET] = rows_of(STEPS + step, 0, 1)
+        loss = with_write_cost(model, batch, step, cost=1.0).loss * share
         loss.backward()  # gradients are averaged over the processes
         norm = nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm

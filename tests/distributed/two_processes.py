@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,16 @@ from torch.distributed.tensor import DTensor
 from lm2 import LM2Cache, LM2ForCausalLM
 from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
 from lm2.training.sharding import save_shards, shard
+from lm2.training.write_cost import QUIET, with_write_cost
 from tests.distributed.loop import ROWS, build, loop, rows_of
 from tests.training.test_lanes import a_lane_run, pieces
-from tests.training.test_trainer import a_run, lm2, seeded
+from tests.training.test_trainer import a_run, lm2, seeded, uneven_rows
 
 CELLS = [(accumulation, checkpointing) for accumulation in (1, 4) for checkpointing in (False, True)]
 
 
 def trainer(folder: Path) -> None:
-    """Be refused sharding, then train with accumulation and activation checkpointing, off and on."""
+    """Be refused sharding, then train at a price with accumulation and activation checkpointing, off and on."""
     with pytest.raises(ValueError, match="fsdp=True was asked for, but on cpu the trainer runs MULTI_CPU"):
         train(a_run(folder / "refused", lm2, fsdp=True))
     for accumulation, checkpointing in CELLS:
@@ -36,7 +38,13 @@ def trained(folder: Path, accumulation: int, checkpointing: bool) -> RunConfig:
     """The run that two processes do, and its counterpart in one."""
     stages = (Stage(steps=1, segments=(1,), rows=8), Stage(steps=3, segments=(1, 2, 3), rows=8))
     settings = {"accumulation": accumulation, "activation_checkpointing": checkpointing, "save_every": 4}
-    return a_run(folder / f"{accumulation}-{checkpointing}", lm2, stages=stages, **settings)
+    priced = {"make_batch": quiet_beside_rows, "training_forward": partial(with_write_cost, cost=1.0)}
+    return a_run(folder / f"{accumulation}-{checkpointing}", lm2, stages=stages, **settings, **priced)
+
+
+def quiet_beside_rows(request: BatchRequest) -> dict[str, torch.Tensor]:
+    """Rows, and a quiet text that is the step's: how its rows are split does not change it."""
+    return {**uneven_rows(request), QUIET: rows_of(request.step, 0, 1)}
 
 
 def lanes(folder: Path) -> None:

@@ -12,13 +12,13 @@ import lm2_command as cli
 from lm2 import LM2ForCausalLM
 from lm2.data.background import GeneratedSentences
 from lm2.data.people import words
-from lm2.demo.quiet import quiet_segments
 from lm2.recipes import books as recipe
 from lm2.recipes.books import books
 from lm2.recipes.dry_run import describe
 from lm2.recipes.options import BooksOptions
 from lm2.recipes.plan import carry_out
 from lm2.training import BatchRequest
+from lm2.training.quiet import quiet_segments
 from lm2.training.write_cost import QUIET
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lm2.demo.contender import training_run, training_tokens
-from lm2.demo.quiet import with_quiet_text
 from lm2.reproduce.sizes import CONTENDERS, FULL, recipe_of
+from lm2.training.quiet import with_quiet_text
 from tests.reproduce.test_rows import ROWS
 
 
@@ -29,3 +29,10 @@ def test_every_contender_reads_as_many_tokens():
         run = with_quiet_text(run, ROWS["qa1"], FULL.quiet_segments) if name == "lm2" else run
         found[name] = training_tokens(run, recipe, ROWS["qa1"], name)
     assert max(found.values()) < 1.002 * min(found.values())
+
+
+def test_quiet_text_is_counted():
+    run, recipe = a_run("lm2")
+    quiet = with_quiet_text(run, ROWS["qa1"], 8)
+    tokens = [training_tokens(each, recipe, ROWS["qa1"], "lm2") for each in (run, quiet)]
+    assert tokens[1] - tokens[0] == run.steps * 8 * recipe.segment_length

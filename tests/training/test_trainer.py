@@ -64,7 +64,7 @@ def a_run(folder: Path, model=plain, **fields) -> RunConfig:
         "save_every": 3,
         "report_to": (),
     }
-    return RunConfig(model=model, make_batch=uneven_rows, output_dir=folder, **{**defaults, **fields})
+    return RunConfig(model=model, output_dir=folder, **{"make_batch": uneven_rows, **defaults, **fields})
 
 
 def log_of(run: RunConfig, *names: str) -> list[tuple]:

@@ -6,6 +6,7 @@ import torch
 from lm2.memory import WriteGate
 from lm2.training.write_cost import QUIET, price, priced, watched_gates, with_write_cost
 from tests.contract.cases import CASES, random_ids, tiny_model
+from tests.training.test_trainer import SHAPE, rmt
 
 CASE = next(iter(CASES))
 
@@ -95,6 +96,27 @@ def test_with_quiet_text_the_price_is_on_that_text_alone():
     torch.testing.assert_close(loss - plain, paid, atol=1e-5, rtol=1e-5)
     other = with_write_cost(model, {**batch, QUIET: random_ids(1, 24, seed=2)}, 0, cost=0.5).loss
     assert abs((other - loss).item()) > 1e-6
+
+
+@pytest.mark.parametrize("quiet", [{}, {QUIET: random_ids(1, 24, seed=1)}])
+def test_activations_that_are_computed_again_change_no_gradient(quiet):
+    found = []
+    for checkpointing in (False, True):
+        model = tiny_model(CASE).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        with_write_cost(model, {**a_batch(2), **quiet}, 0, cost=5.0).loss.backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_a_model_without_gates_does_not_read_the_quiet_text():
+    model = rmt()
+    calls = []
+    model.register_forward_hook(lambda *passed: calls.append(passed))
+    ids = random_ids(1, 24, seed=1) % SHAPE["vocab_size"]
+    with_write_cost(model, {"input_ids": ids, "labels": ids, "num_items_in_batch": 23, QUIET: ids}, 0, cost=1.0)
+    assert len(calls) == 1
 
 
 def test_a_price_on_quiet_text_lowers_what_is_written_there():

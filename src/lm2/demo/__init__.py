@@ -5,5 +5,4 @@ recipe.py     models, curriculum and their numbers     report.py      accuracies
 rows.py       training rows of four kinds              figure.py      accuracy against distance, accuracy.png
 material.py   tokenizer, texts, evaluation sets        contender.py   one model in a process of its own
 runner.py     all of it in order, in parallel, resumable
-quiet.py      text without facts beside the rows, for recipes that have a price on writing there
 """

@@ -21,7 +21,6 @@ from lm2.baselines import RMTForCausalLM
 from lm2.demo.config import DemoConfig
 from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
-from lm2.demo.quiet import quiet_segments
 from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, contender, kind_at, new_backbone, recipe_of, stages
 from lm2.demo.rows import RowMaker, Rows, make_batch
 from lm2.files import replacing
@@ -29,6 +28,7 @@ from lm2.processes import child_exit
 from lm2.settings import saved_options
 from lm2.training import RunConfig
 from lm2.training.folder import train_folder
+from lm2.training.quiet import quiet_segments
 from lm2.training.write_cost import priced
 
 ANSWERS_FILE = "answers.jsonl"

@@ -10,7 +10,7 @@ everything that counts, so they need no mask. Each begins with the tokenizer's s
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -235,18 +235,11 @@ def _two_moves(rng: random.Random) -> list[Move]:
 
 
 def make_batch(
-    rows: RowMaker,
-    phases: tuple[Phase, ...],
-    plan: tuple[Stage, ...],
-    request: BatchRequest,
-    quiet: Callable[[BatchRequest], dict[str, Tensor]] = lambda request: {},
+    rows: RowMaker, phases: tuple[Phase, ...], plan: tuple[Stage, ...], request: BatchRequest
 ) -> dict[str, Tensor]:
-    """The rows of a step. A row of S segments stands for S rows of one, so every step has about as many tokens.
-
-    What `quiet` makes stands beside them (`lm2.demo.quiet`).
-    """
+    """The rows of a step. A row of S segments stands for S rows of one, so every step has about as many tokens."""
     kind = kind_at(phases, plan, request.seed, request.step, request.segments)
     chosen = [index for index in request.rows if index % request.segments == 0]
     made = [rows.row(kind, request.segments, random.Random(f"{request.seed}/{request.step}/{i}")) for i in chosen]
     ids, labels = zip(*made, strict=True)
-    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels), **quiet(request)}
+    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}

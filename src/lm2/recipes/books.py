@@ -20,7 +20,6 @@ from lm2.data.encoding import load_tokenizer
 from lm2.data.people import words
 from lm2.data.tokenizer import read_as_sentences, train_tokenizer
 from lm2.demo.contender import training_run
-from lm2.demo.quiet import with_quiet_text
 from lm2.demo.recipe import Phase, Recipe, contender, new_backbone
 from lm2.gguf import base_config
 from lm2.recipes.findings import Findings, NoRows, stand_in
@@ -29,6 +28,7 @@ from lm2.recipes.plan import ModelOf, Plan, last_model
 from lm2.recipes.retrofit import start_model
 from lm2.retrofit import add_memory, with_memory
 from lm2.training import RunConfig
+from lm2.training.quiet import with_quiet_text
 
 TOKENIZER_TEXTS = 8000
 SMALL = Recipe(
@@ -46,10 +46,8 @@ SMALL = Recipe(
 )
 """The small model, and the rows of every model."""
 MEMORY_TRAINING: dict[str, Any] = {"schedule": "linear", "write_cost": 100.0, "write_cost_rise": (0.4, 0.8)}
-"""A third as much is known after 500 steps at a rate that stays up (docs/log.md, 2026-11-29); the price: see below."""
-QUIET_SEGMENTS = 8
-"""Of book text alone beside the rows of each step of a memory's training, with the price on its writes: without it a
-bank is worn after a thousand segments (docs/decisions/016-books-are-quiet.md)."""
+"""A third as much is known after 500 steps at a rate that stays up (docs/log.md, 2026-11-29). Without
+the price, which is on book text, a bank is worn after a thousand segments (docs/decisions/016-books-are-quiet.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +136,7 @@ def _phases(
 
     def remembering(start: ModelOf) -> RunConfig:
         memory_run = run(of_memory, "lm2", start=start, folder=options.out / "memory")
-        return with_quiet_text(memory_run, rows, QUIET_SEGMENTS)
+        return with_quiet_text(memory_run, rows)
 
     if options.base is not None:
         start = ModelOf(start=partial(start_model, options.base, **memory))

@@ -6,7 +6,6 @@ from functools import partial
 import torch
 
 from lm2.data.packed import PackedRows
-from lm2.demo.quiet import quiet_segments
 from lm2.demo.rows import make_batch
 from lm2.modeling import LM2ForCausalLM
 from lm2.recipes.parts import only_trained
@@ -15,6 +14,7 @@ from lm2.sizes import measure
 from lm2.training import RunConfig, Stage
 from lm2.training.flops import PEAKS, forward_flops
 from lm2.training.footprint import estimated_row_bytes
+from lm2.training.quiet import quiet_segments, row_maker
 
 GPU, USE = "H100", 0.4
 """The device that the time is estimated for, and the share of its peak that a training may reach."""
@@ -99,7 +99,8 @@ def _passes(run: RunConfig) -> str:
 
 def _shared_out(run: RunConfig) -> bool:
     """Whether a step has so many segments, in rows of any length, and not so many rows."""
-    return isinstance(run.make_batch, partial) and run.make_batch.func is make_batch
+    maker = row_maker(run)
+    return isinstance(maker, partial) and maker.func is make_batch
 
 
 def _segments(run: RunConfig, stage: Stage) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm2.demo.contender import training_run, training_tokens
-from lm2.demo.quiet import with_quiet_text
 from lm2.demo.recipe import Recipe, new_backbone
 from lm2.demo.recipe import contender as demo_contender
 from lm2.reproduce import material, models, validation
@@ -17,6 +16,7 @@ from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import Sizes, recipe_of, search_steps, validation_steps
 from lm2.training import RunConfig, train
 from lm2.training.folder import MODEL_FOLDER, begin_with, train_folder
+from lm2.training.quiet import with_quiet_text
 
 
 class Work:

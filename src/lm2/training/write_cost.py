@@ -77,9 +77,10 @@ def with_write_cost(
     rows = {name: value for name, value in batch.items() if name != QUIET}
     with watched_gates(model) as rhos:
         output = forward(model, rows, step)
-        if quiet_RL is not None:
+        if quiet_RL is not None and rhos:
             rhos.clear()
-            model(quiet_RL, logits_to_keep=1, use_cache=False)
+            # FSDP gathers a block's weights when a gradient comes to its output, be it one of zeros
+            output.loss = output.loss + 0 * model(quiet_RL, logits_to_keep=1, use_cache=False).logits.sum()
     if rhos:
         part = (batch["labels"][:, 1:] != -100).sum() / batch["num_items_in_batch"]
         mean = torch.stack([rho.mean() for rho in rhos]).mean()
