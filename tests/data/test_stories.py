@@ -1,5 +1,7 @@
 """Rows of stories: by arithmetic in the request, of all tasks, and noise without a fact."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -33,10 +35,23 @@ def test_all_tasks_are_drawn_and_every_row_has_an_answer(rows, tokenizer):
     assert answers - {"yes", "no"}
 
 
+def test_a_row_closes_with_an_answer_and_the_end(rows, tokenizer):
+    ids, labels = rows.row("qa1", 2, np.random.default_rng(0))
+    assert ids[-1] == labels[-1] == tokenizer.eos_token_id
+    assert labels[-2] == ids[-2]
+    assert (labels == tokenizer.eos_token_id).sum() == 1
+
+
 def test_noise_tells_nothing(rows, tokenizer):
     noise = rows.noise(3, 4, np.random.default_rng(0))
     assert noise.shape == (3, 256)
     assert not set(tokenizer.decode(noise.flatten()).split()) & set(ACTORS)
+
+
+def test_quiet_text_is_noise_in_one_row(rows):
+    ids = rows.quiet(4, random.Random(0))
+    assert len(ids) == 256
+    assert ids == rows.quiet(4, random.Random(0)) != rows.quiet(4, random.Random(1))
 
 
 def test_a_task_that_cannot_be_simulated_is_named(tokenizer):

@@ -1,5 +1,6 @@
 """Batches of bAbI stories in background text for `RunConfig.make_batch`: a function of (seed, step, row, segments)."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
@@ -79,8 +80,12 @@ class StoryRows:
         return vars(self)["_source"]
 
     def row(self, task: str, segments: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(input_ids, labels) of a row of a task."""
-        return self._rows[task].row(segments * self.segment_length, rng)
+        """(input_ids, labels) of a row of a task: the last are an answer and, where the tokenizer has one, the end."""
+        ids, labels = self._rows[task].row(segments * self.segment_length, rng)
+        end = self._parts()[0].eos_token_id
+        if end is not None:
+            ids[-1] = labels[-1] = end  # was the full stop; with the end alone, generation stops after an answer
+        return ids, labels
 
     def __call__(self, request: "BatchRequest") -> dict[str, Tensor]:
         made = []
@@ -89,6 +94,10 @@ class StoryRows:
             made.append(self.row(self.tasks[int(rng.integers(len(self.tasks)))], request.segments, rng))
         ids, labels = (torch.from_numpy(np.stack(part)) for part in zip(*made, strict=True))
         return {"input_ids": ids, "labels": labels}
+
+    def quiet(self, segments: int, rng: random.Random) -> list[int]:
+        """Background alone, of so many segments."""
+        return self.noise(1, segments, np.random.default_rng(rng.getrandbits(64)))[0].tolist()
 
     def noise(self, rows: int, segments: int, rng: np.random.Generator) -> Tensor:
         """Background alone, (rows, segments T)."""

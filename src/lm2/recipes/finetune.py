@@ -17,6 +17,7 @@ from lm2.recipes.findings import Findings, NoRows
 from lm2.recipes.options import BabilongOptions, FinetuneOptions, SftOptions
 from lm2.recipes.plan import ModelOf, Plan, one_phase
 from lm2.training import RunConfig, Stage
+from lm2.training.quiet import with_quiet_text
 from lm2.training.walks import roll_out, walked
 from lm2.training.write_cost import fresh_rows, priced
 
@@ -60,11 +61,11 @@ def babilong_run(
     forward = fresh_rows
     if options.roll_outs and isinstance(rows, StoryRows):
         forward = partial(walked, walk=partial(roll_out, noise=rows.noise))
-    if options.write_cost:
-        steps = options.steps * len(stages)
-        paying = partial(priced, options.write_cost, options.write_cost_rise, steps, forward)
-        forward = findings.check(paying) or forward
-    return _run(options, stages, rows, training_forward=None if forward is fresh_rows else forward)
+    if not options.write_cost:
+        return _run(options, stages, rows, training_forward=None if forward is fresh_rows else forward)
+    steps = options.steps * len(stages)
+    paying = findings.check(partial(priced, options.write_cost, options.write_cost_rise, steps, forward))
+    return with_quiet_text(_run(options, stages, rows, training_forward=paying), rows)
 
 
 def _story_rows(options: BabilongOptions, config: LM2Config, tokenizer: PreTrainedTokenizerBase) -> StoryRows:

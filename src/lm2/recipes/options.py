@@ -193,8 +193,9 @@ class BabilongOptions(FinetuneOptions):
     """Questions in a row, at most."""
     density: float = 0.5
     """Largest share of a row that facts and questions may take."""
-    write_cost: float = 0.05
-    """Price on writing, so that what is of no interest is not written; 0 for none."""
+    write_cost: float = 100.0
+    """Price on writing in background alone, of which 8 segments are read beside the rows of each pass, so that what is
+    of no interest is not written; 0 for none."""
     write_cost_rise: tuple[float, float] = (0.4, 0.8)
     """Shares of all steps between which the price rises, by equal factors: 0 0 for all of it from the start."""
     roll_outs: bool = False
