@@ -3,8 +3,9 @@
     python benchmarks/smollm_babilong.py --babi babi --books books/train.jsonl.gz --test-books books/test.jsonl.gz
 
 The base is frozen. A contender trains its memory and LoRA adapters on the base, whose rank fills up the same number of
-parameters for all; rows, their order and the number of updates are the same too. "lora" is the base read segment by
-segment without a memory. Each contender is trained through a curriculum of lengths, only answers having a loss, and
+parameters for all; rows, their order and the number of updates are the same too. LM2 also reads background alone, 8
+segments beside each pass, on which its price on writing is; nothing in it has a label. "lora" is the base read segment
+by segment without a memory. Each contender is trained through a curriculum of lengths, only answers having a loss, and
 then asked by the engine of `lm2 eval babilong`.
 
 The script stops itself after --minutes, at a checkpoint or between two answers, and the same command goes on. On

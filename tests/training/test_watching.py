@@ -83,6 +83,7 @@ def test_refusals(tmp_path):
         a_run(tmp_path, watch_every=3)
     with pytest.raises(ValueError, match="report_to names 'paper', and the trackers are tensorboard, trackio, wandb"):
         LM2Trainer(a_run(tmp_path, report_to=("paper",)), plain())
+    assert LM2Trainer(a_run(tmp_path, report_to=("none",)), plain()).args.report_to == []
 
 
 @pytest.mark.parametrize("fields", [{}, {"memory_layers": [1], "look_back": 2, "memory_key_value_heads": 1}])

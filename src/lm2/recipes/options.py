@@ -30,7 +30,7 @@ class TrainOptions:
     save_every: int = 500
     """Steps between checkpoints."""
     report_to: tuple[str, ...] = ("tensorboard",)
-    """Trackers beside log.jsonl: tensorboard, trackio, wandb; none when empty."""
+    """Trackers beside log.jsonl: tensorboard, trackio, wandb; or none."""
 
     def shared(self, **others: Any) -> dict[str, Any]:
         """These as fields of a `RunConfig`, with others in their place."""

@@ -23,9 +23,12 @@ def check_trackers(names: Iterable[str]) -> None:
     Raises:
         ValueError: one is unknown, or not installed.
     """
+    if (names := tuple(names)) == ("none",):  # as the Trainer calls it
+        return
     for name in names:
         if name not in TRACKERS:
-            raise ValueError(f"report_to names {name!r}, and the trackers are {', '.join(TRACKERS)}: choose of these.")
+            known = ", ".join(TRACKERS)
+            raise ValueError(f"report_to names {name!r}, and the trackers are {known}: choose of these, or none alone.")
         if importlib.util.find_spec(name) is None:
             raise ValueError(f"report_to names {name}, which is not installed: pip install 'lm2[{TRACKERS[name]}]'.")
 
