@@ -20,6 +20,7 @@ from lm2.recipes.plan import carry_out
 from lm2.recipes.pretrain import pretrain_tiny
 from lm2.recipes.retrofit import retrofit
 from lm2.training.optimizers import is_memory
+from lm2.training.quiet import quiet_segments
 
 SHORTER = {
     "train retrofit": ("--segments", "2"),
@@ -230,6 +231,15 @@ def test_finetuning_for_babilong_trains(tmp_path, model, changes):
     before, after = weights(model), weights(carry_out(plan))
     assert not torch.equal(after["model.layers.1.memory.v_proj.weight"], before["model.layers.1.memory.v_proj.weight"])
     carry_out(finetune_babilong(options))  # the same command again is not another run
+
+
+def test_the_price_of_finetuning_is_on_background(model):
+    run, free = (
+        finetune_babilong(BabilongOptions(model=model, **own)).phases["train"] for own in ({}, {"write_cost": 0})
+    )
+    assert (quiet_segments(run), quiet_segments(free)) == (8, 0)
+    assert run.training_forward.keywords["cost"] == 100.0
+    assert free.training_forward is None
 
 
 def test_a_price_that_falls_is_one_sentence(model):

@@ -15,7 +15,7 @@ from lm2.training.config import BatchRequest, RunConfig
 from lm2.training.write_cost import QUIET
 
 SEGMENTS = 8
-"""Of a text: what was tried (docs/decisions/010-price-on-quiet-text.md)."""
+"""Of the text beside a pass (docs/decisions/010-price-on-quiet-text.md)."""
 
 
 class QuietRows(Protocol):
