@@ -23,7 +23,7 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
             raise ValueError(f"{folder} holds other files: choose an empty or a new folder")
         write_json(path, settings)
         return
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = _saved(folder)
     changed = [
         f"{name} was {saved.get(part, {}).get(name)} and is {value}"
         for part, values in settings.items()
@@ -38,11 +38,15 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
 
 def saved_options(folder: Path) -> dict[str, Any]:
     """The options that the run of a folder was begun with, as JSON values."""
-    return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))["options"]
+    return _saved(folder)["options"]
 
 
 def published_settings(folder: Path) -> dict[str, dict[str, Any]]:
     """The settings of a folder as they stand beside its numbers: of folders of texts the last name only."""
-    settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    settings = _saved(folder)
     named = {name: Path(value).name for name, value in settings["options"].items() if name in PATHS and value}
     return {**settings, "options": {**settings["options"], **named}}
+
+
+def _saved(folder: Path) -> dict[str, dict[str, Any]]:
+    return json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))

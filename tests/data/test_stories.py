@@ -9,6 +9,7 @@ import torch
 from lm2.data.babi import ACTORS
 from lm2.data.rows import IGNORED
 from lm2.data.stories import StoryRows
+from lm2.data.tokenizer import opening
 from lm2.training import BatchRequest
 
 
@@ -48,9 +49,11 @@ def test_noise_tells_nothing(rows, tokenizer):
     assert not set(tokenizer.decode(noise.flatten()).split()) & set(ACTORS)
 
 
-def test_quiet_text_is_noise_in_one_row(rows):
+def test_quiet_text_is_background_from_its_opening_on(rows, tokenizer):
     ids = rows.quiet(4, random.Random(0))
     assert len(ids) == 256
+    assert ids[: len(opening(tokenizer))] == opening(tokenizer)
+    assert not set(tokenizer.decode(ids).split()) & set(ACTORS)
     assert ids == rows.quiet(4, random.Random(0)) != rows.quiet(4, random.Random(1))
 
 

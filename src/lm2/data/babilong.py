@@ -13,6 +13,11 @@ import numpy as np
 Ids = Sequence[int] | np.ndarray
 
 
+def background_text(opening: Sequence[int], sentences: Iterator[Ids], n_tokens: int) -> list[int]:
+    """A text of exactly so many tokens that is background from its opening on."""
+    return [*opening, *take_background(sentences, n_tokens - len(opening))[0].tolist()]
+
+
 def take_background(sentences: Iterator[Ids], n_tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """Exactly `n_tokens` ids of background and its gaps: (ids, token position of each place between sentences).
 

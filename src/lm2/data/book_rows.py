@@ -22,7 +22,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Question
-from lm2.data.babilong import take_background
+from lm2.data.babilong import background_text, take_background
 from lm2.data.background import BookSentences
 from lm2.data.encoding import fingerprint
 from lm2.data.people import MOST, Stories, tell_alike
@@ -113,8 +113,7 @@ class BookRows:
             labels[at : at + 2] = ids[at], end
 
     def _text(self, width: int, draw: np.random.Generator) -> Row:
-        opening = self.encode.opening
-        text = [*opening, *take_background(self.pool.sentences(draw), width - len(opening))[0].tolist()]
+        text = background_text(self.encode.opening, self.pool.sentences(draw), width)
         return text, text
 
     def _echo(self, width: int, draw: np.random.Generator) -> Row:

@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Story, read_stories
-from lm2.data.babilong import take_background
+from lm2.data.babilong import background_text, take_background
 from lm2.data.background import BookSentences, GeneratedSentences, Sentences
 from lm2.data.encoding import fingerprint
 from lm2.data.pool import TokenPool
 from lm2.data.rows import TrainingRows
+from lm2.data.tokenizer import opening
 from lm2.data.world import TASKS
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ class StoryRows:
         return {"input_ids": ids, "labels": labels}
 
     def quiet(self, segments: int, rng: random.Random) -> list[int]:
-        """Background alone, of so many segments."""
-        return self.noise(1, segments, np.random.default_rng(rng.getrandbits(64)))[0].tolist()
+        """A text of so many segments that is background alone."""
+        sentences = self.pool.sentences(np.random.default_rng(rng.getrandbits(64)))
+        return background_text(opening(self._parts()[0]), sentences, segments * self.segment_length)
 
     def noise(self, rows: int, segments: int, rng: np.random.Generator) -> Tensor:
         """Background alone, (rows, segments T)."""

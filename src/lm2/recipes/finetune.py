@@ -58,13 +58,14 @@ def babilong_run(
     rows: Any = NoRows()
     if tokenizer is not None:
         rows = findings.find(partial(_story_rows, options, config, tokenizer)) or rows
-    forward = fresh_rows
+    forward = None
     if options.roll_outs and isinstance(rows, StoryRows):
         forward = partial(walked, walk=partial(roll_out, noise=rows.noise))
     if not options.write_cost:
-        return _run(options, stages, rows, training_forward=None if forward is fresh_rows else forward)
+        return _run(options, stages, rows, training_forward=forward)
     steps = options.steps * len(stages)
-    paying = findings.check(partial(priced, options.write_cost, options.write_cost_rise, steps, forward))
+    pay = partial(priced, options.write_cost, options.write_cost_rise, steps, forward or fresh_rows)
+    paying = findings.check(pay)
     return with_quiet_text(_run(options, stages, rows, training_forward=paying), rows)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Question, Story
-from lm2.data.babilong import compose, take_background
+from lm2.data.babilong import background_text, compose, take_background
 from lm2.data.pool import Passages
 from lm2.data.rows import IGNORED, TRIES, Encoder, Item
 from lm2.data.world import simulate_dense
@@ -91,8 +91,7 @@ class JointRows:
     def quiet(self, segments: int, rng: random.Random) -> list[int]:
         """Text of so many segments that is background alone."""
         draw = np.random.default_rng(rng.getrandbits(64))
-        ids, _ = take_background(self.pool.sentences(draw), segments * self.T - len(self.opening))
-        return [*self.opening, *ids.tolist()]
+        return background_text(self.opening, self.pool.sentences(draw), segments * self.T)
 
     def _pair(self, task: str, width: int, draw: np.random.Generator) -> Item | None:
         story = short_story(task, draw)
