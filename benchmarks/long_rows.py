@@ -25,11 +25,11 @@ from lm2.errors import Problems
 from lm2.evaluation.controls import MAIN
 from lm2.evaluation.page import table
 from lm2.evaluation.report import collect as report_of
-from lm2.evaluation.report import save
+from lm2.evaluation.report import ordered, save
 from lm2.files import write_json
 from lm2.reproduce import asking, material, validation
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.results import main_cells, paired
+from lm2.reproduce.results import Report, main_cells, paired
 from lm2.reproduce.sizes import MEMORIES, NAMES, Cells, Sizes, sizes_of
 from lm2.reproduce.steps import steps_of
 from lm2.reproduce.work import Work, chosen_rate
@@ -78,11 +78,11 @@ class Options:
 
     @property
     def sizes(self) -> Sizes:
-        """Those of the reproduction; asked is what the claim is about."""
+        """Those of the reproduction; asked is what the claim is about, qa1 at its farthest length with it."""
         sizes = sizes_of(self.config.smoke, self.config.tasks)
         main = replace(sizes.main, samples={length: sizes.main.samples[length] for length in sizes.claimed})
-        none = Cells((), {})
-        return replace(sizes, main=main, far=none, controls=none)
+        far = replace(sizes.far, samples=dict([*sizes.far.samples.items()][-1:]))
+        return replace(sizes, main=main, far=far, controls=Cells((), {}))
 
     @property
     def longer(self) -> Sizes:
@@ -130,8 +130,12 @@ def begin(options: Options) -> None:
 def collect(config: ReproduceConfig, sizes: Sizes, names: Sequence[str]) -> dict[str, Any]:
     """What each contender answers, LM2 against each other one (McNemar's test), and how its training ended."""
     source = material.samples(config)
-    asked = asking.answers(config, sizes, sizes.main, names, source)
-    report = report_of(asking.cells_config(config, sizes, sizes.main, ("all",)), source.description, asked)
+
+    def report(cells: Cells) -> Report:
+        asked = asking.answers(config, sizes, cells, names, source)
+        return report_of(asking.cells_config(config, sizes, cells, ("all",)), source.description, asked)
+
+    claimed = report(sizes.main)
     training = {
         NAMES[name]: {
             "rate": chosen_rate(config, sizes, name),
@@ -140,25 +144,27 @@ def collect(config: ReproduceConfig, sizes: Sizes, names: Sequence[str]) -> dict
         }
         for name in names
     }
-    save(report, config.out / "report.json")
-    tests = paired(config.out / "report.json", report) if "lm2" in names else {}
+    save(claimed, config.out / "report.json")
+    tests = paired(config.out / "report.json", claimed) if "lm2" in names else {}
     phases = [asdict(phase) for phase in sizes.recipe.phases]
-    return {"training": training, "phases": phases, "paired": tests, "report": report}
+    return {"training": training, "phases": phases, "paired": tests, "report": claimed, "far": report(sizes.far)}
 
 
 def page(result: dict[str, Any]) -> str:
     """Means of the tasks and qa1, in %, at each length."""
-    report, cells = result["report"], main_cells(result["report"])
-    lengths = list(dict.fromkeys(length for _, _, length in cells))
+    report = result["report"]
+    lengths = ordered(cell["length"] for cell in report["cells"])
+    cells = main_cells(report) | main_cells(result["far"])
+    with_far = ordered(length for _, _, length in cells)
     rows = []
     for model, facts in result["training"].items():
         carried = [row for row in report["means"] if row["model"] == model and row["condition"] in MAIN]
         means = [100 * row["mean"] for row in carried]
-        qa1 = [100 * cells[model, "qa1", length]["accuracy"] for length in lengths]
+        qa1 = [100 * cells[model, "qa1", length]["accuracy"] for length in with_far]
         shown = [f"{value:.1f}" for value in (*means, sum(means) / len(means), *qa1)]
         rows.append([model, f"{facts['rate']:g}", *shown])
     means = [f"mean at {length}" for length in lengths]
-    return table(("model", "rate", *means, "mean", *(f"qa1 at {length}" for length in lengths)), rows)
+    return table(("model", "rate", *means, "mean", *(f"qa1 at {length}" for length in with_far)), rows)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def test_a_memory_is_trained_and_asked_with_them_and_a_second_run_does_nothing_a
     assert "| RMT | 0.00" in first
     assert "LM2 against RMT: p = " in first
     table = first[first.index("| model") :]
+    assert "qa1 at 2k |" in table  # which is beyond the lengths of the claim
     head, _, *rows = (line.count("|") for line in table.splitlines()[:4])
     assert rows == [head, head]  # of each length its mean once, not that of the question alone, too
     models = {path: path.stat().st_mtime_ns for path in options.folder.rglob("*.safetensors")}
