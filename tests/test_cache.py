@@ -129,6 +129,30 @@ def test_a_cache_that_does_not_fit_is_refused(model, cache):
         cache.reset([-1])
 
 
+def test_booleans_name_rows(model):
+    cache = LM2Cache(model.config)
+    model(random_ids(3, 20), past_key_values=cache)
+    chosen = torch.tensor([True, False, True])
+    picked = cache.select(chosen)
+    assert picked.rows == 2
+    for one, other in zip(picked.states, cache.select([0, 2]).states, strict=True):
+        assert torch.equal(one.keys, other.keys)
+    cache.reset([False, True, False])
+    assert cache.tokens_R.tolist() == [20, 0, 20]
+    with pytest.raises(ValueError, match="the cache has 3 rows, and 2 yes or no were given"):
+        cache.select(chosen[:2])
+
+
+def test_a_cache_goes_on_when_autocast_has_ended(model):
+    ids = random_ids(2, 17)
+    for first in (True, False):
+        cache = LM2Cache(model.config)
+        for columns, autocast in ((ids[:, :10], first), (ids[:, 10:11], not first), (ids[:, 11:], first)):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                logits = model(columns, past_key_values=cache).logits
+        assert (logits.float() - model(ids).logits[:, 11:]).abs().max() < 0.2 * logits.float().std()
+
+
 def test_a_missing_folder_is_named(model, cache, tmp_path):
     with pytest.raises(OSError, match=r"nowhere/c.*No such file or directory"):
         cache.save(tmp_path / "nowhere" / "c", model)

@@ -60,6 +60,19 @@ def test_an_old_rope_theta_is_understood():
     assert LM2Config(base_model_type="llama", rope_theta=12345.0).rope_parameters["rope_theta"] == 12345.0
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"segment_length": "6", "memory_slots": 5.0}, r"segment_length is '6', memory_slots is 5\.0: give whole"),
+        ({"memory_layers": [0, 1.5]}, r"memory_layers\[1\] is 1\.5"),
+        ({"bptt_segments": 2.5}, r"bptt_segments is 2\.5"),
+    ],
+)
+def test_sizes_are_whole_numbers(fields, said):
+    with pytest.raises(ValueError, match=said):
+        tiny_config("fewer slots than tokens", **fields)
+
+
 def test_everything_that_does_not_fit_is_told_at_once():
     with pytest.raises(ValueError, match=r"^3 things are wrong: .*it is 0.*not divisible by 5.*it is 1"):
         tiny_config("fewer slots than tokens", memory_slots=0, memory_heads=5, bptt_segments=1)

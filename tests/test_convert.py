@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import runpy
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -54,7 +56,7 @@ def gguf_file(tmp_path_factory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
-def write_gguf(path: Path, architecture: str = "llama", scaling: str | None = None) -> Path:
+def write_gguf(path: Path, architecture: str = "llama", scaling: str | None = None, without: str = "none") -> Path:
     """The tiny Llama as llama.cpp lays it out in float32: Q and K rows interleaved for its kind of rotary."""
     gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the gguf extra")
     base = tiny_base("llama", head_dim=8)
@@ -75,7 +77,7 @@ def write_gguf(path: Path, architecture: str = "llama", scaling: str | None = No
         writer.add_rope_scaling_type(gguf.RopeScalingType(scaling))
     add_tokenizer(writer, gguf)
     for name, value in base.state_dict().items():
-        if name != "lm_head.weight":  # tied
+        if name != "lm_head.weight" and without not in name:  # it is tied
             add_tensor(writer, gguf, name, value.numpy(), config)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -237,8 +239,28 @@ def test_a_damaged_folder_is_refused_by_name(base_folder, tmp_path, damage):
         weights.unlink()
     else:
         (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"base' cannot be read as a model: "):
+    said = "has damaged or incomplete weights" if damage == "cut" else "cannot be read as a model: "
+    with pytest.raises(ValueError, match=rf"base' {said}"):
         load_base(folder)
+
+
+def test_missing_weights_are_no_random_numbers(base_folder, tmp_path):
+    place = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    weights = load_file(place / "model.safetensors")
+    first = sorted(weights)[3]
+    save_file({name: value for name, value in weights.items() if name != first}, place / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"base' lacks 1 of the model's weights, such as {re.escape(first)}"):
+        convert(place, tmp_path / "out", **OPTIONS)
+    save_file({**weights, first: weights[first][:1]}, place / "model.safetensors")
+    with pytest.raises(ValueError, match=r"base' does not fit its config\.json"):
+        convert(place, tmp_path / "out", **OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_a_split_gguf_file_is_refused(tmp_path):
+    path = write_gguf(tmp_path / "tiny-00001-of-00002.gguf", without="layers.1.")
+    with pytest.raises(ValueError, match=r"lacks \d+ of the model's weights, such as model\.layers\.1\."):
+        load_base(path)
 
 
 def test_weights_are_as_stored_or_as_asked_for(base_folder, gguf_file, tmp_path):
@@ -267,6 +289,12 @@ def test_a_taken_place_is_refused_before_the_base_is_read(tmp_path, taken):
     with pytest.raises(ValueError, match=message):
         convert(tmp_path / "absent", out, **OPTIONS)
     assert "precious" in ((out / "a") if taken == "full" else out).read_text()
+
+
+def test_the_folder_that_one_is_in_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'\.' is the folder that you are in: name a folder to make"):
+        convert(tmp_path / "absent", ".", **OPTIONS)
 
 
 @pytest.mark.parametrize("failing", ["model", "tokenizer"])

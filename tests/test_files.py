@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm2.files import by_rows, write_json
+from lm2.files import by_rows, content_digest, write_json
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -39,3 +39,19 @@ def test_what_was_there_stays_where_values_cannot_be_written(tmp_path):
         write_json(tmp_path / "it.json", {"a": object()})
     assert json.loads((tmp_path / "it.json").read_text(encoding="utf-8")) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["it.json"]
+
+
+def test_a_digest_is_that_of_what_the_files_hold_and_are_called(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "in").mkdir(parents=True)
+        (folder / "in/a.txt").write_text("Mary went to the garden.")
+    digest = content_digest(first, (".txt",))
+    assert digest == content_digest(second, (".txt",))
+    (second / "notes.md").write_text("of another kind")
+    assert digest == content_digest(second, (".txt",))
+    (second / "in/a.txt").rename(second / "in/b.txt")
+    assert digest != content_digest(second, (".txt",))
+    (first / "in/a.txt").write_text("Mary went to the office.")
+    assert digest != content_digest(first, (".txt",))
+    assert content_digest(first / "in/a.txt", (".txt",)) != content_digest(second / "in/b.txt", (".txt",))

@@ -54,6 +54,25 @@ def test_lora_starts_as_the_model_and_trains():
     assert tuned.generate(input_ids=ids, max_new_tokens=3, pad_token_id=0).shape == (2, 23)
 
 
+def test_lora_on_all_linear_layers_stays_finite():
+    peft = pytest.importorskip("peft")
+    model, ids = tiny_model("fewer slots than tokens"), random_ids(4, 30)
+    tuned = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(25):
+        losses.append(tuned(input_ids=ids, labels=ids).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.7 * losses[0]
+    memory = tuned.get_base_model().model.layers[1].memory
+    rho = memory.rho(torch.randn(3, 7, 24))
+    assert ((rho >= 0) & (rho <= 1)).all()
+    expected = tuned.eval()(ids).logits
+    assert_same(tuned.merge_and_unload()(ids).logits.detach(), expected.detach())
+
+
 def test_the_harness_scores_what_the_model_scores():
     """lm-eval's HFLM right-pads a batch and passes no mask; what comes after a token does not matter to it."""
     tokenizers = pytest.importorskip("tokenizers")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm2 import LM2Config, LM2ForCausalLM
-from lm2.memory import LM2Memory, WriteGate, initial_bank
+from lm2.memory import LM2Memory, Worth, WriteGate, initial_bank
 from tests.contract.cases import random_ids, tiny_config, tiny_model
 
 
@@ -32,7 +32,7 @@ def test_the_write_gate_has_true_zeros_and_ones_and_the_slope_of_the_unclipped_f
     gate = WriteGate(1, 1)
     torch.nn.init.ones_(gate.weight)
     x = torch.tensor([[-9.0], [-4.0], [0.3], [4.0], [9.0]], requires_grad=True)
-    rho = gate(x)
+    rho = Worth()(gate(x))
     assert rho[:2].tolist() == [[0.0], [0.0]]
     assert rho[3:].tolist() == [[1.0], [1.0]]
     rho.sum().backward()

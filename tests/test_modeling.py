@@ -61,6 +61,49 @@ def test_the_loss_is_the_shifted_cross_entropy_over_the_whole_row():
     assert divided.item() == pytest.approx(expected.item() / 2, rel=1e-5)
 
 
+def test_the_loss_does_not_depend_on_the_side_that_is_padded():
+    model, ids = tiny_model("fewer slots than tokens"), random_ids(1, 20)
+    expected = model(ids, labels=ids).loss
+    for left in (0, 3):
+        padded, mask = torch.nn.functional.pad(ids, (left, 3 - left)), torch.zeros(1, 23, dtype=torch.long)
+        mask[:, left : left + 20] = 1
+        labels = padded.masked_fill(mask == 0, -100)
+        torch.testing.assert_close(model(padded, attention_mask=mask, labels=labels).loss, expected)
+
+
+def test_what_is_planned_lives_on_the_cpu_whatever_torch_makes_tensors_on():
+    model, ids = tiny_model("more slots than width"), random_ids(2, 20)
+    mask, places = torch.ones_like(ids), torch.arange(20).remainder(9).expand(2, -1)
+    mask[0, :4] = 0
+    expected = [model(ids, attention_mask=mask).logits, model(ids, position_ids=places).logits]
+    torch.set_default_device("meta")
+    try:
+        found = [model(ids, attention_mask=mask).logits, model(ids, position_ids=places).logits]
+        cache = LM2Cache(model.config)
+        model(ids, past_key_values=cache)
+        cache.reset([1])
+        assert model(ids, past_key_values=cache.repeat(1)).logits.device.type == "cpu"
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_blocks_share_goes_with_them_to_another_device():
+    """What accelerate does before a block of a `device_map`."""
+    accelerate = pytest.importorskip("accelerate")
+    model, calls = tiny_model("look-back"), []
+    mask = torch.ones(2, 20, dtype=torch.long)
+    mask[0, :4] = 0
+    model.model.layers[1].register_forward_pre_hook(lambda module, inputs: calls.append(inputs[2]))
+    model(random_ids(2, 20), attention_mask=mask)
+    call = accelerate.utils.send_to_device(calls[0], "meta")
+    moved = [*call.rotary, *call.border, *(m for m in call.masks.values() if m is not None), call.layout.row_BL]
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    assert call.layout.device == torch.device("meta")
+    assert call.layout.read_R.device.type == call.layout.complete_RS.device.type == "cpu"
+
+
 def test_training_mode_computes_no_logits_and_the_same_loss():
     model, ids = tiny_model("fewer slots than tokens"), random_ids(2, 20)
     expected = model(ids, labels=ids).loss

@@ -167,6 +167,17 @@ def test_options_that_do_not_fit_are_refused_with_their_numbers(options, numbers
         add_memory(tiny_base("llama"), **{"memory_slots": 5, "segment_length": 8, **options})
 
 
+def test_another_attention_kernel_becomes_sdpa():
+    base = tiny_base("llama")
+    base.config._attn_implementation_internal = "flash_attention_2"
+    assert add_memory(base, segment_length=8, memory_slots=4).config._attn_implementation == "sdpa"
+
+
+def test_one_block_is_a_list_too():
+    with pytest.raises(ValueError, match=r"memory_layers is 1: give a list of blocks, such as \[1\]"):
+        add_memory(tiny_base("llama"), segment_length=8, memory_slots=4, memory_layers=1)
+
+
 def test_adapters_on_the_base_are_refused():
     base = tiny_base("llama")
     base.model.layers[0].self_attn.extra = torch.nn.Linear(2, 2)

@@ -89,7 +89,7 @@ class LM2Cache(Cache):
         super().__init__(layers=[])
         self.config = config
         self.states: list[LayerState] = []
-        self.tokens_R = torch.zeros(0, dtype=torch.long)
+        self.tokens_R = torch.zeros(0, dtype=torch.long, device="cpu")
         self.seen = 0
 
     def __repr__(self) -> str:
@@ -138,7 +138,7 @@ class LM2Cache(Cache):
         return self._with(lambda tensor: tensor, self.tokens_R)
 
     def select(self, rows: Sequence[int] | Tensor) -> "LM2Cache":
-        """The rows in the given order; a row may be named twice or not at all.
+        """The rows in the given order; a row may be named twice or not at all. A mask of booleans names those it has.
 
         Raises:
             ValueError: a row is not there.
@@ -148,7 +148,7 @@ class LM2Cache(Cache):
 
     def repeat(self, times: int) -> "LM2Cache":
         """Each row `times` times, copies next to each other: the order of returned sequences and beams."""
-        return self.select(torch.arange(self.rows).repeat_interleave(times))
+        return self.select(torch.arange(self.rows, device="cpu").repeat_interleave(times))
 
     def detach(self) -> "LM2Cache":
         """The same values without their gradient history."""
@@ -168,6 +168,8 @@ class LM2Cache(Cache):
     def reset(self, rows: Sequence[int] | Tensor | None = None) -> None:
         """Forget: the named rows start at M_0 with an empty segment, the others are untouched. None forgets all rows.
 
+        Rows are named as for `select`.
+
         Raises:
             ValueError: a row is not there.
         """
@@ -175,7 +177,7 @@ class LM2Cache(Cache):
             self.states, self.tokens_R, self.seen = [], self.tokens_R.new_zeros(0), 0
             return
         index = self._row_index(rows)
-        chosen_R = torch.zeros(self.rows, dtype=torch.bool).index_fill(0, index, True)
+        chosen_R = torch.zeros(self.rows, dtype=torch.bool, device="cpu").index_fill(0, index, True)
         self.tokens_R = self.tokens_R.masked_fill(chosen_R, 0)
         self.states = [self._reset_state(state, chosen_R) for state in self.states]
 
@@ -282,7 +284,10 @@ class LM2Cache(Cache):
         self.states, self.tokens_R = other.states, other.tokens_R
 
     def _row_index(self, rows: Sequence[int] | Tensor) -> Tensor:
-        index = torch.as_tensor(rows, dtype=torch.long).cpu().reshape(-1)
+        index = torch.as_tensor(rows, device="cpu").reshape(-1)
+        if index.dtype == torch.bool and len(index) != self.rows:
+            raise ValueError(f"the cache has {self.rows} rows, and {len(index)} yes or no were given: give one a row")
+        index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
         if index.numel() and (int(index.min()) < 0 or int(index.max()) >= self.rows):
             raise ValueError(
                 f"the cache has {self.rows} rows, and rows {index.tolist()} were named: name rows from 0 on"

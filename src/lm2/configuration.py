@@ -201,6 +201,7 @@ class LM2Config(PreTrainedConfig):
         Raises:
             ValueError: with the rule, the values and the remedy of all that do not fit.
         """
+        self._check_whole_numbers()
         problems, positive = Problems(), ("segment_length", "memory_slots", "memory_heads", "memory_key_value_heads")
         for name in positive:
             value = getattr(self, name)
@@ -233,6 +234,16 @@ class LM2Config(PreTrainedConfig):
             f"{self.num_hidden_layers} blocks), and it names {outside}: remove or change these",
         )
         problems.raise_all()
+
+    def _check_whole_numbers(self) -> None:
+        sizes = ("segment_length", "memory_slots", "memory_heads", "memory_key_value_heads", "look_back")
+        fields = {name: getattr(self, name) for name in (*sizes, "memory_topk", "bptt_segments")}
+        fields = {name: value for name, value in fields.items() if name in sizes or value is not None}
+        fields |= {f"memory_layers[{i}]": value for i, value in enumerate(self.memory_layers or [])}
+        wrong = {name: value for name, value in fields.items() if not isinstance(value, int) or isinstance(value, bool)}
+        if wrong:
+            named = ", ".join(f"{name} is {value!r}" for name, value in wrong.items())
+            raise ValueError(f"the sizes of a memory are whole numbers, and {named}: give whole numbers")
 
 
 def _need_divides(problems: Problems, whole_name: str, whole: int, part_name: str, part: int) -> None:

@@ -94,7 +94,7 @@ class PackedLayout(Layout):
     @cached_property
     def _segment_RS(self) -> Tensor:
         """The number of each segment within its document; 0 for shared ones and empty ones."""
-        start_S = torch.arange(self.segments) * self.width
+        start_S = torch.arange(self.segments, device="cpu") * self.width
         return (start_S - self.first_RC[:, :: self.width]) // self.segment_length
 
     @cached_property
@@ -129,7 +129,7 @@ class PackedLayout(Layout):
     @cached_property
     def position_ids(self) -> Tensor:
         """Positions inside the document's part of the segment: (R S, W)."""
-        column_C = torch.arange(self.segments * self.width)
+        column_C = torch.arange(self.segments * self.width, device="cpu")
         position_RC = (column_C - self.first_RC) % self.segment_length
         return position_RC.to(self.device).view(self.rows * self.segments, self.width)
 
@@ -157,20 +157,20 @@ def plan_documents(
         return None
     border = border_BL.flatten().cpu()
     document = border.cumsum(0) - 1
-    index = torch.arange(border.numel())
+    index = torch.arange(border.numel(), device="cpu")
     rank = index - torch.where(border, index, 0).cummax(0).values
     size_G = document.bincount()
     places = place_documents(size_G.tolist(), segment_length)
-    lane_G, first_G = (torch.tensor(values) for values in zip(*((p.lane, p.column) for p in places), strict=True))
+    lane_G, first_G = torch.tensor([(p.lane, p.column) for p in places], device="cpu").unbind(1)
     lane, column = lane_G[document], first_G[document] + rank
-    length_R = torch.zeros(int(lane_G.max()) + 1, dtype=torch.long).scatter_reduce(0, lane, column + 1, "amax")
+    length_R = lane_G.new_zeros(int(lane_G.max()) + 1).scatter_reduce(0, lane, column + 1, "amax")
     segments = -(-int(length_R.max()) // segment_length)
     columns = segments * segment_length if segments > 1 else int(length_R.max())
     document_RC, first_RC, size_RC = (
-        torch.full((len(length_R), columns), empty).index_put((lane, column), values)
+        torch.full((len(length_R), columns), empty, device="cpu").index_put((lane, column), values)
         for empty, values in ((PAD, document), (0, first_G[document]), (0, size_G[document]))
     )
-    first_RC = torch.where(document_RC == PAD, torch.arange(columns), first_RC)
+    first_RC = torch.where(document_RC == PAD, torch.arange(columns, device="cpu"), first_RC)
     return PackedLayout(
         shape,
         segment_length,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def check_folder(folder: Path, model_types: tuple[str, ...] = ("lm2",)) -> str:
@@ -25,3 +26,27 @@ def check_folder(folder: Path, model_types: tuple[str, ...] = ("lm2",)) -> str:
             f"`lm2 convert {folder} OUT` first"
         )
     return model_type
+
+
+def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
+    """`kind.from_pretrained(place, **options)`, but weights that are not there are no random numbers.
+
+    Raises:
+        ValueError: weights are damaged, missing, or of another shape.
+        OSError: as `from_pretrained`, where nothing can be read.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        model, found = kind.from_pretrained(place, output_loading_info=True, **options)
+    except SafetensorError as error:
+        raise ValueError(f"{name} has damaged or incomplete weights ({error}): save or fetch it again") from error
+    except RuntimeError as error:  # what transformers raises for a shape that does not fit
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name} does not fit its config.json ({reason}): save or fetch it again") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"{name} lacks {len(missing)} of the model's weights, such as {missing[0]}: save or fetch it again, with "
+            "all of its files"
+        )
+    return model

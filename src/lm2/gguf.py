@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from lm2.configuration import BASE_MODEL_TYPES
+from lm2.folders import read_whole
 
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -86,9 +87,8 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Base:
         )
     try:
         check_family(PreTrainedConfig.get_config_dict(folder)[0].get("model_type", ""))
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True
-        )
+        options: dict[str, Any] = {"dtype": dtype or "auto", "local_files_only": True, "use_safetensors": True}
+        model = read_whole(AutoModelForCausalLM, folder, repr(str(folder)), **options)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{str(folder)!r} cannot be read as a model: {_first_line(error)}") from error
     has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
@@ -99,7 +99,7 @@ def load_hub(name: str, dtype: torch.dtype | None = None) -> Base:
     """Load a model by its name on the Hugging Face hub, or from its cache. Raises ValueError as `load_base`."""
     try:
         check_family(PreTrainedConfig.get_config_dict(name)[0].get("model_type", ""))
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", use_safetensors=True)
+        model = read_whole(AutoModelForCausalLM, name, repr(name), dtype=dtype or "auto", use_safetensors=True)
         return model, AutoTokenizer.from_pretrained(name)
     except OSError as error:
         raise ValueError(
@@ -121,10 +121,10 @@ def load_gguf(path: Path) -> Base:
                 f"{str(path)!r} is not a GGUF file: give a GGUF file, or the folder that holds config.json"
             )
     has_tokenizer = _check_gguf(path)
-    place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
-        model = AutoModelForCausalLM.from_pretrained(**place)
-        tokenizer = AutoTokenizer.from_pretrained(**place) if has_tokenizer else None
+        model = read_whole(AutoModelForCausalLM, path.parent, repr(str(path)), **options)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **options) if has_tokenizer else None
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a model: {_first_line(error)}") from error
     del model.config.quantization_config  # it describes the file; the weights in memory are plain float32

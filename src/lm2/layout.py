@@ -15,7 +15,7 @@ the mask hides them where a row has no segment before.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -41,6 +41,12 @@ class Layout:
     row_BL: Tensor | None = None
     rank_BL: Tensor | None = None
     real_BL: Tensor | None = None
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "Layout":
+        """The same for tensors on another device."""
+        moved = {name: getattr(self, name) for name in ("row_BL", "rank_BL", "real_BL")}
+        moved = {name: value if value is None else value.to(device) for name, value in moved.items()}
+        return replace(self, device=torch.device(device), **moved)
 
     @property
     def rows(self) -> int:
@@ -72,12 +78,12 @@ class Layout:
     @cached_property
     def complete_RS(self) -> Tensor:
         """Whether a row's segment has all its T tokens after this call (CPU)."""
-        return self.end_R[:, None] >= (torch.arange(self.segments) + 1) * self.segment_length
+        return self.end_R[:, None] >= (torch.arange(self.segments, device="cpu") + 1) * self.segment_length
 
     @cached_property
     def follows_RS(self) -> Tensor:
         """Whether a row's segment has another before it (CPU)."""
-        return (self.read_R // self.segment_length)[:, None] + torch.arange(self.segments) > 0
+        return (self.read_R // self.segment_length)[:, None] + torch.arange(self.segments, device="cpu") > 0
 
     @property
     def fresh_RS(self) -> Tensor | None:
@@ -102,7 +108,7 @@ class Layout:
         """Before which s the bank is detached: S - s a multiple of n, 0 < s < S, with each row's own S (CPU)."""
         if bptt_segments is None or self.segments <= bptt_segments:
             return None
-        s = torch.arange(self.segments)
+        s = torch.arange(self.segments, device="cpu")
         left_RS = (-(-self.end_R // self.segment_length))[:, None] - s
         return (left_RS % bptt_segments == 0) & (left_RS > 0) & (s > 0)
 
@@ -139,7 +145,7 @@ class Layout:
     @cached_property
     def placed(self) -> tuple[Tensor, Tensor, Tensor]:
         """A step's real tokens: the row, the rank in the call, and the column in the segment of each."""
-        row, rank = (torch.arange(self.width) < self.length_R[:, None]).nonzero(as_tuple=True)
+        row, rank = (torch.arange(self.width, device="cpu") < self.length_R[:, None]).nonzero(as_tuple=True)
         column = self.start_R[row] + rank
         return row.to(self.device), rank.to(self.device), column.to(self.device)
 
@@ -166,9 +172,12 @@ class Layout:
 
         Fold: (R S, .., W, F) with columns below `start` of each row's first segment taken from `old` (R, .., T, F).
         Step: `old` with the new columns (R, .., W, F) at their positions: (R, .., T, F).
+
+        What was cached takes the dtype of the new, which are those of the queries: autocast can have ended between.
         """
         if old is None or not self.start_R.any():
             return new
+        old = old.to(new.dtype)
         if self.is_step:
             row, rank, column = self.placed
             filled = old.movedim(-2, 1).index_put((row, column), new.movedim(-2, 1)[row, rank])
@@ -197,6 +206,7 @@ class Layout:
         """
         if old is None:
             old = filled.new_zeros(self.rows, *filled.shape[1:-2], self.look_back, filled.shape[-1])
+        old = old.to(filled.dtype)
         if not self.complete_RS.any():
             return old[:, None]
         last = filled[..., -self.look_back :, :].unflatten(0, (self.rows, -1))
@@ -256,7 +266,7 @@ def plan(
         ValueError: the mask's shape does not fit.
     """
     batch, length = shape
-    read_R = torch.zeros(batch, dtype=torch.long) if read_B is None else read_B
+    read_R = torch.zeros(batch, dtype=torch.long, device="cpu") if read_B is None else read_B
     if attention_mask is not None:
         if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
             raise ValueError(
@@ -269,7 +279,7 @@ def plan(
             rank_BL = real_BL.cumsum(1) - 1
             length_R = real_BL.sum(1).cpu()
             return Layout(shape, segment_length, look_back, read_R, length_R, device, row_BL, rank_BL, real_BL)
-    return Layout(shape, segment_length, look_back, read_R, torch.full((batch,), length), device)
+    return Layout(shape, segment_length, look_back, read_R, torch.full((batch,), length, device="cpu"), device)
 
 
 def _columns(x_RT: Tensor, dim: int) -> Tensor:

@@ -44,12 +44,12 @@ def initial_bank(slots: int, width: int, device: torch.device | str | None = Non
 
 
 def _signed_cosines(width: int, seed: int) -> Tensor:
-    row = torch.arange(width, dtype=torch.float64)[:, None]
-    column = torch.arange(width, dtype=torch.float64)[None, :]
+    row = torch.arange(width, dtype=torch.float64, device="cpu")[:, None]
+    column = torch.arange(width, dtype=torch.float64, device="cpu")[None, :]
     basis = torch.cos(torch.pi / width * (column + 0.5) * row) * (2 / width) ** 0.5
     basis[0] *= 0.5**0.5
-    generator = torch.Generator().manual_seed(seed)
-    sign = torch.randint(0, 2, (width,), generator=generator) * 2 - 1
+    generator = torch.Generator("cpu").manual_seed(seed)
+    sign = torch.randint(0, 2, (width,), generator=generator, device="cpu") * 2 - 1
     return (basis * sign).float()
 
 
@@ -96,17 +96,21 @@ class OutputGate(Float32Linear):
 
 
 class WriteGate(Float32Linear):
-    """rho: whether a token is worth writing, per head, with true zeros and ones.
-
-    rho = clip(1.2 sigmoid(x W_rho + b) - 0.1, 0, 1). Its gradient is that of the unclipped function everywhere, or a
-    token that is dropped once could never come back.
-    """
+    """x W_rho + b, of which `Worth` makes rho. That is outside of it, for an adapter adds to what a layer returns."""
 
     def __init__(self, width: int, heads: int):
         super().__init__(width, heads, bias=True)
 
-    def forward(self, input: Tensor) -> Tensor:
-        wide = 1.2 * super().forward(input).sigmoid() - 0.1
+
+class Worth(nn.Module):
+    """rho = clip(1.2 sigmoid(z) - 0.1, 0, 1): whether a token is worth writing, with true zeros and ones.
+
+    Its gradient is that of the unclipped function everywhere, or a token that is dropped once could never come back. A
+    module, so that hooks can see and change it.
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        wide = 1.2 * z.sigmoid() - 0.1
         return wide + (wide.clamp(0, 1) - wide).detach()
 
 
@@ -165,7 +169,7 @@ class LM2Memory(nn.Module):
         self.u_proj = MemoryLinear(width, width)
         self.q_norm = HeadRMSNorm(width // self.heads)
         self.k_norm = HeadRMSNorm(width // self.heads)
-        self.write_gate = WriteGate(width, self.heads)
+        self.write_gate, self.worth = WriteGate(width, self.heads), Worth()
         self.output_gate = OutputGate(width)
         self.input_gate = UpdateGate(width, start=2.0)
         self.forget_gate = UpdateGate(width, start=1.0)
@@ -235,7 +239,11 @@ class LM2Memory(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The token side, for any leading shape: queries (.., D), rho (.., H) and offers x W_U (.., D), all float32."""
-        return self.query(x), self.write_gate(x), self.u_proj(x).float()
+        return self.query(x), self.rho(x), self.u_proj(x).float()
+
+    def rho(self, x: Tensor) -> Tensor:
+        """Whether each token is worth writing, per head: (.., H), float32."""
+        return self.worth(self.write_gate(x))
 
     def scan(
         self,

@@ -8,7 +8,7 @@ Shape suffixes: B, L rows and columns of the call; R, S, W rows, segments and co
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -93,6 +93,13 @@ class Call:
     masks: dict[int | None, Tensor | None]
     cut_RS: Tensor | None
     keep: bool
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "Call":
+        """The same on another device: where blocks are on several (`device_map`), accelerate moves what has a `to`."""
+        from accelerate.utils import send_to_device
+
+        names = ("layout", "rotary", "border", "masks")
+        return replace(self, **{name: send_to_device(getattr(self, name), device, non_blocking) for name in names})
 
 
 class OpenSegment:
@@ -239,7 +246,8 @@ class LM2Model(LM2PreTrainedModel):
             position_ids: only used to find the borders of packed documents, and only without a mask and a cache;
                 positions inside a segment are always counted from the real tokens.
             past_key_values: the state to go on from; it is updated and returned.
-            use_cache: whether to return the state; None does so exactly when one is passed.
+            use_cache: whether a call that is passed no state returns one; a state that is passed is always gone on
+                with.
 
         Returns:
             Hidden states (B, L, D), zeros at pads, and the cache.
@@ -333,7 +341,7 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
         """`LM2Model.forward`, then logits and, with labels, the loss.
 
         Args:
-            labels: (B, L), shifted once over the whole row; -100 is ignored.
+            labels: (B, L), shifted once over the whole row; -100 is ignored, and so is what a pad would predict.
             logits_to_keep: 0 for all columns, n for the last n, or the columns' indices.
             num_items_in_batch: what the summed loss is divided by; None divides by the number of labelled tokens.
 
@@ -355,7 +363,7 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
         )
         loss = logits = None
         if labels is not None:
-            loss = self._loss(out.last_hidden_state, labels, num_items_in_batch)
+            loss = self._loss(out.last_hidden_state, labels, attention_mask, num_items_in_batch)
         if labels is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(out.last_hidden_state[:, kept])
@@ -363,9 +371,13 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
             loss=loss, logits=logits, past_key_values=out.past_key_values, hidden_states=out.hidden_states
         )
 
-    def _loss(self, h_BLD: Tensor, labels_BL: Tensor, num_items: int | Tensor | None) -> Tensor:
+    def _loss(self, h_BLD: Tensor, labels_BL: Tensor, mask_BL: Tensor | None, num_items: int | Tensor | None) -> Tensor:
         target_BL = labels_BL[:, 1:].to(h_BLD.device)
         labelled = target_BL != -100
+        if mask_BL is not None:  # a pad predicts nothing, or the side on which rows are padded would count
+            labelled = labelled & mask_BL[:, -labels_BL.shape[1] : -1].to(h_BLD.device, torch.bool)
+        if isinstance(num_items, Tensor):
+            num_items = num_items.to(h_BLD.device)
         total = summed_cross_entropy(self.lm_head, h_BLD[:, :-1][labelled], target_BL[labelled], self.vocab_size)
         return total / (labelled.sum().clamp_min(1) if num_items is None else num_items)
 

@@ -74,7 +74,8 @@ def add_memory(
         look_back=look_back,
         bptt_segments=bptt_segments,
     )
-    config._attn_implementation = base_model.config._attn_implementation
+    own = base_model.config._attn_implementation
+    config._attn_implementation = own if own in ("sdpa", "eager") else "sdpa"  # other kernels take no mask of ours
     model = LM2ForCausalLM._from_config(config, dtype=base_model.dtype).to(base_model.device)
     _copy_weights(base_model, model)
     _start_memory(model)
@@ -86,6 +87,8 @@ def with_memory(base: PreTrainedConfig, *, memory_layers: Sequence[int] | None =
     """The configuration of a base with a memory. Options and errors are those of `add_memory`."""
     check_family(base.model_type)
     fields = {name: value for name, value in base.to_dict().items() if name not in PROVENANCE}
+    if isinstance(memory_layers, int):
+        raise ValueError(f"memory_layers is {memory_layers}: give a list of blocks, such as [{memory_layers}]")
     layers = None if memory_layers is None else list(memory_layers)
     return LM2Config(base_model_type=base.model_type, memory_layers=layers, **memory, **fields)
 
@@ -166,6 +169,8 @@ def _choose_by_keys(memory: LM2Memory, attention: Any) -> None:
 
 
 def _check_free(out: Path) -> None:
+    if out.resolve() == Path.cwd():
+        raise ValueError(f"{str(out)!r} is the folder that you are in: name a folder to make")
     if out.is_file():
         raise ValueError(f"{str(out)!r} is a file: choose a folder that does not exist yet")
     if out.is_dir() and (count := sum(1 for _ in out.iterdir())):

@@ -38,6 +38,13 @@ def test_bidirectional_blocks_are_causal_for_the_text(changed):
     assert (moved[(changed // T + 1) * T :] > 1e-6).all()
 
 
+def test_bidirectional_blocks_are_the_same_with_every_attention():
+    model, ids = tiny("rmt", memory_attention="bidirectional"), tokens(2, 3 * T)
+    expected = model(ids).logits
+    model.set_attn_implementation("eager")
+    assert_same(model(ids).logits, expected)
+
+
 def test_bidirectional_blocks_differ_from_causal_ones():
     ids = tokens(1, 2 * T)
     causal, both = tiny("rmt"), tiny("rmt", memory_attention="bidirectional")

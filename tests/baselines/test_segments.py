@@ -165,6 +165,23 @@ def test_gradient_reaches_as_far_as_the_window(kind, window, reached):
 
 
 @both
+def test_the_window_is_counted_from_the_end_of_each_row(kind):
+    """A row of two segments has the gradient that it has alone, whatever is beside it."""
+    ids = tokens(2, 3 * T)
+    mask, labels = torch.ones_like(ids), ids.clone()
+    mask[0, 2 * T :] = 0
+    labels[0, 2 * T :], labels[1] = -100, -100
+    found = []
+    for rows in ([0, 1], [0]):
+        model = tiny(kind, bptt_segments=2).train()
+        embedded = watch_embeddings(model)
+        model(ids[rows], attention_mask=mask[rows], labels=labels[rows]).loss.backward()
+        found.append(embedded[0].grad[0])
+    assert found[1].abs().max() > 0
+    torch.testing.assert_close(found[0], found[1])
+
+
+@both
 def test_pads_get_no_gradient(kind):
     model, ids = tiny(kind).train(), tokens(2, 3 * T)
     mask = torch.ones_like(ids)
@@ -220,6 +237,17 @@ def test_the_head_sees_only_what_is_asked_for(kind):
     labels[0, [3, 9]] = 1
     model.train()(ids, labels=labels)
     assert seen == [1, 2]
+
+
+@both
+def test_a_memory_around_a_bfloat16_backbone_is_what_is_saved(kind, tmp_path):
+    wrapped = AutoModelForCausalLM.from_config(tiny(kind).backbone.config, dtype=torch.bfloat16)
+    model = KINDS[kind][1].from_backbone(wrapped, segment_length=T, memory_tokens=M)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    ids = tokens(2, 3 * T)
+    assert torch.equal(model.eval()(ids).logits, again.eval()(ids).logits)
 
 
 @both

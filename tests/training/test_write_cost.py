@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lm2.memory import WriteGate
+from lm2.memory import Worth
 from lm2.training.write_cost import QUIET, price, priced, watched_gates, with_write_cost
 from tests.contract.cases import CASES, random_ids, tiny_model
 from tests.training.test_trainer import SHAPE, rmt
@@ -17,7 +17,7 @@ def a_batch(rows: int, items: int | None = None):
 
 
 def gates_of(model):
-    return [module for module in model.modules() if isinstance(module, WriteGate)]
+    return [module for module in model.modules() if isinstance(module, Worth)]
 
 
 def test_the_loss_rises_by_the_cost_of_the_mean_share():
@@ -76,7 +76,7 @@ def test_parts_of_a_batch_add_up_to_the_whole():
 
 def test_a_step_writes_less():
     model = tiny_model(CASE).train()
-    optimizer = torch.optim.SGD([p for gate in gates_of(model) for p in gate.parameters()], lr=1.0)
+    optimizer = torch.optim.SGD([p for name, p in model.named_parameters() if "write_gate" in name], lr=1.0)
     plain, batch = model(**a_batch(2), use_cache=False).loss, a_batch(2)
     before = (with_write_cost(model, batch, 0, cost=100.0).loss - plain).detach()
     with_write_cost(model, batch, 0, cost=100.0).loss.backward()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lm2.analysis.provenance import NO_TOKEN, Sources, head_norms, write_of
 from lm2.cache import LayerState, LM2Cache
-from lm2.memory import LM2Memory, WriteGate, initial_bank, normalise
+from lm2.memory import LM2Memory, Worth, initial_bank, normalise
 
 
 class Block(NamedTuple):
@@ -131,7 +131,7 @@ def _call(model: Any, ids_t: Tensor, trace: Trace, reads: bool) -> Trace:
     for block, x, own in zip(blocks, seen, trace.sources, strict=True):
         memory, x_tD = block.memory, x.flatten(0, -2)[: len(ids_t)]
         bank_ND, pending_tD = _before(states[block.index], memory, x_tD, before % T)
-        rhos.append(memory.write_gate(x_tD).amax(-1))
+        rhos.append(memory.rho(x_tD).amax(-1))
         if reads:
             found.append(_read(memory, x_tD, bank_ND, own, before + len(ids_t)))
         if (before + len(ids_t)) % T == 0:
@@ -204,7 +204,7 @@ def closed(model: Any, cache: LM2Cache, closed_RL: Tensor) -> Generator[None]:
         chosen_RSTH.flatten(1, -2)[:, : own_RL.shape[1]] = own_RL[..., None]
         return rho_RSTH.masked_fill(chosen_RSTH, 0)
 
-    gates = [module for module in model.modules() if isinstance(module, WriteGate)]
+    gates = [module for module in model.modules() if isinstance(module, Worth)]
     hooks = [gate.register_forward_hook(close) for gate in gates]
     try:
         yield

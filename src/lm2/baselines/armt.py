@@ -75,13 +75,10 @@ class ZeroLinear(Float32Linear):
 
 
 class StrengthGate(Float32Linear):
-    """sigmoid(W_b x + b): how far a write token replaces what its key held."""
+    """W_b x + b, whose sigmoid is beta: how far a write token replaces what its key held."""
 
     def __init__(self, width: int):
         super().__init__(width, 1, bias=True)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input).sigmoid()
 
 
 class AssociativeMemory(nn.Module):
@@ -121,7 +118,7 @@ class AssociativeMemory(nn.Module):
         with torch.autocast(outputs_BMD.device.type, enabled=False):
             k_BMK = phi(self.key(outputs_BMD), self.order)
             old_BMD, mass_BM1 = _recall(k_BMK, A_BKD, z_BK)
-            new_BMD = self.strength_gate(outputs_BMD) * (self.value(outputs_BMD) - old_BMD)
+            new_BMD = self.strength_gate(outputs_BMD).sigmoid() * (self.value(outputs_BMD) - old_BMD)
             with torch.no_grad():
                 # A key of zeros adds nothing to z whatever gamma is.
                 square_BM1 = k_BMK.square().sum(-1, keepdim=True).clamp_min(torch.finfo(k_BMK.dtype).tiny)

@@ -92,4 +92,6 @@ class RMTForCausalLM(SegmentedForCausalLM):
         at_X = torch.arange(inputs_BXD.shape[1], device=inputs_BXD.device)
         block_X = (at_X >= self.config.memory_tokens).int() + (at_X >= self.config.memory_tokens + tokens).int()
         same_block_XX = (block_X[:, None] == block_X) & (block_X != 1)
-        return ((at_X[:, None] >= at_X) | same_block_XX)[None, None]
+        allowed_XX = (at_X[:, None] >= at_X) | same_block_XX
+        zero = torch.zeros((), dtype=inputs_BXD.dtype, device=inputs_BXD.device)
+        return torch.where(allowed_XX, zero, torch.finfo(inputs_BXD.dtype).min)[None, None]

@@ -155,6 +155,9 @@ class SegmentedForCausalLM(PreTrainedModel):
         for module in model.modules():
             if isinstance(module, MemoryTokens):
                 nn.init.normal_(module.weight, std=spread)
+        for name, module in model.named_children():
+            if name != "backbone":
+                module.to(backbone.dtype)  # in which it is saved
         return model.to(backbone.device)
 
     def _init_weights(self, module: nn.Module):
@@ -227,8 +230,10 @@ class SegmentedForCausalLM(PreTrainedModel):
         T, window = self.config.segment_length, self.config.bptt_segments
         segments = -(-rows.ids_BA.shape[1] // T)
         for s in range(segments):
-            if window is not None and s > 0 and (segments - s) % window == 0:
-                memory = tuple(part.detach() for part in memory)
+            if window is not None and s > 0:
+                left_B = -(-rows.count_B // T) - s
+                cut_B = (left_B > 0) & (left_B % window == 0)
+                memory = tuple(_where(cut_B, part.detach(), part) for part in memory)
             columns = slice(s * T, (s + 1) * T)
             complete_B = rows.count_B >= (s + 1) * T
             # What the last segment writes is only read by a later call.

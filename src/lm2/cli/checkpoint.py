@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm2.folders import check_folder
+from lm2.folders import check_folder, read_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,17 +25,21 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
     """The model of `folder`, in evaluation mode on the GPU if there is one, and its tokenizer.
 
     Raises:
-        ValueError: as `check_folder`; transformers raises OSError if the weights or the tokenizer are missing.
+        ValueError: as `check_folder` and `read_whole`; transformers raises OSError if there is no file of weights or
+            no tokenizer.
     """
     check_folder(folder)
     import torch
     from transformers import AutoTokenizer
 
     from lm2 import LM2ForCausalLM
+    from lm2.gguf import TOKENIZER_FILES
 
     quiet()
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ValueError(f"{folder} holds no tokenizer: save the base's there with tokenizer.save_pretrained")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = LM2ForCausalLM.from_pretrained(folder, local_files_only=True).to(device).eval()
+    model = read_whole(LM2ForCausalLM, folder, str(folder), local_files_only=True).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     assert tokenizer is not None
     return model, tokenizer

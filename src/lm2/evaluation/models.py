@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lm2.evaluation.config import Dtype
+from lm2.folders import read_whole
 
 KINDS = {"full": False, "last": True, "window": True, "rag": True}
 """Each kind, and whether it takes a number."""
@@ -107,6 +108,8 @@ def parse_spec(text: str) -> ModelSpec:
         source, ending = rest, ""
     if not source:
         raise ValueError(f"a model is [NAME=]SOURCE[@KIND[:NUMBER]], and {text!r} has no source: give a folder or name")
+    if source.startswith("~"):  # behind NAME= no shell has done it
+        source = str(Path(source).expanduser())
     kind, number = _kind(ending, text) if at and ending else (None, None)
     label = Path(source).name.removesuffix(".gguf") + (f"@{ending}" if kind else "")
     return ModelSpec(name or label, source, kind, number, limit)
@@ -202,12 +205,23 @@ def load_model(source: str, options: RunnerOptions) -> tuple[Any, Any]:
 
     quiet()
     device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
+    _check_device(device)
     auto = "float32" if device.startswith("cpu") else "bfloat16"
     dtype = getattr(torch, auto if options.dtype == "auto" else options.dtype)
     model, tokenizer = _read(source, dtype)
     if tokenizer is None:
         raise ValueError(f"{source} has no tokenizer: save one beside the model with save_pretrained")
     return model.to(device=device, dtype=dtype).eval(), tokenizer
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--device {device}: {reason}: give cpu, or cuda:0 where there is a GPU") from error
 
 
 def _read(source: str, dtype: Any) -> tuple[Any, Any]:
@@ -229,7 +243,7 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
     place = str(path) if local else source
     has_tokenizer = not local or any((path / name).is_file() for name in TOKENIZER_FILES)
     try:
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=local)
+        model = read_whole(AutoModelForCausalLM, place, source, dtype=dtype, local_files_only=local)
         return model, AutoTokenizer.from_pretrained(place, local_files_only=local) if has_tokenizer else None
     except (OSError, ValueError, SafetensorError) as error:
         remedy = "save it again" if local else "check the name and the network, or give a local folder"

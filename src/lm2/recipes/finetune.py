@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm2.configuration import LM2Config
 from lm2.data.chat import ChatRows
 from lm2.data.stories import StoryRows
+from lm2.folders import read_whole
 from lm2.modeling import LM2ForCausalLM
 from lm2.recipes.findings import Findings, NoRows
 from lm2.recipes.options import BabilongOptions, FinetuneOptions, SftOptions
@@ -127,4 +128,4 @@ def _run(options: FinetuneOptions, stages: tuple[Stage, ...], rows: Any, **other
 
 def load_model(folder: str) -> PreTrainedModel:
     """A saved LM2 model, in float32."""
-    return LM2ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return read_whole(LM2ForCausalLM, folder, str(folder), dtype=torch.float32, local_files_only=True)

@@ -7,6 +7,7 @@ The price can be on the rows themselves, or on quiet text that is read beside th
 A price on the rows is one on facts, too, and closes gates on what is hard to learn (docs/log.md, 2026-11-27).
 """
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm2.memory import WriteGate
+from lm2.memory import Worth
 
 Forward = Callable[[Any, dict[str, Any], int], Any]
 QUIET = "quiet_ids"
@@ -41,8 +42,10 @@ def priced(cost: float, rise: tuple[float, float], steps: int, forward: Forward 
     """The `training_forward` of a run of so many steps whose price rises between these shares of them.
 
     Raises:
-        ValueError: the shares are out of order, or not between 0 and 1.
+        ValueError: the cost is below 0 or no number, or the shares are out of order, or not between 0 and 1.
     """
+    if not 0 <= cost < math.inf:
+        raise ValueError(f"the price on writing must be 0 or more, and write_cost is {cost:g}: 0 is none")
     first, last = rise
     if not 0 <= first <= last <= 1:
         raise ValueError(
@@ -95,7 +98,7 @@ def watched_gates(model: nn.Module) -> Generator[list[Tensor]]:
     hooks = [
         module.register_forward_hook(lambda gate, inputs, rho: rhos.append(rho))
         for module in model.modules()
-        if isinstance(module, WriteGate)
+        if isinstance(module, Worth)
     ]
     try:
         yield rhos
