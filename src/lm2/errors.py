@@ -31,6 +31,20 @@ def sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def each_once(option: str, values: Iterable[object]) -> None:
+    """Raises ValueError if an option names something twice: it would be counted twice.
+
+    >>> each_once("--depths", (0, 50, 50))
+    Traceback (most recent call last):
+    ValueError: --depths names 50 twice: give each once
+    """
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{option} names {value} twice: give each once")
+        seen.add(value)
+
+
 class Problems:
     """Collects what is wrong with several settings, so that a user hears of all of it at once.
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import json
 import os
 from collections.abc import Generator
@@ -24,6 +25,21 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def content_digest(path: Path, suffixes: tuple[str, ...]) -> str:
+    """A short hash of a file, or of the files below a folder that end so, with their names in it.
+
+    Raises:
+        OSError: nothing there, or it cannot be read.
+    """
+    files = sorted(p for p in path.rglob("*") if p.name.endswith(suffixes)) if path.is_dir() else [path]
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with open(file, "rb") as content:
+            whole.update(hashlib.file_digest(content, "sha256").digest())
+    return whole.hexdigest()[:16]
 
 
 def by_rows(values: Any, indent: str = "") -> str:

@@ -86,6 +86,18 @@ def test_bad_sources_are_named(tmp_path):
         BookSentences(tmp_path / "c.jsonl")
 
 
+def test_what_is_damaged_is_named(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"text": "fine"}\n{"text": "half \\ud83d here"}\n')
+    with pytest.raises(ValueError, match=r"d\.jsonl:2: \\ud83d is half of a character"):
+        read_books(tmp_path / "d.jsonl")
+    (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress(b'{"text": "' + bytes(range(65, 91)) * 90 + b'"}')[:-20])
+    with pytest.raises(ValueError, match=r"e\.jsonl\.gz is damaged or cut short"):
+        read_books(tmp_path / "e.jsonl.gz")
+    (tmp_path / "f.txt").write_bytes("Käse".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"f\.txt is damaged or cut short"):
+        read_books(tmp_path / "f.txt")
+
+
 def test_real_books_give_sentences(shared_data):
     pytest.importorskip("nltk")
     sentences = first(BookSentences(shared_data / "books" / "validation.jsonl.gz"), 500)

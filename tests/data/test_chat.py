@@ -1,5 +1,6 @@
 """Conversations as rows: only the assistant's words are labelled, and none is cut."""
 
+import copy
 import json
 from itertools import pairwise
 
@@ -45,6 +46,13 @@ def test_labels_lie_on_their_tokens(rows):
     labelled = batch["labels"] != IGNORED
     assert labelled.sum() == 2 + 5 + 2
     assert (batch["labels"][labelled] == batch["input_ids"][labelled]).all()
+
+
+def test_a_conversation_that_the_format_refuses_is_named(chats, tokenizer):  # noqa: F811
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(ValueError, match=r"chat\.jsonl:1: the chat format refuses .*roles must alternate"):
+        ChatRows(path=chats, tokenizer=strict, segment_length=16, segments=3, rows_per_step=2)
 
 
 def test_a_longer_conversation_than_a_row_is_left_out(chats, tokenizer):  # noqa: F811

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lm2.data.babi import read_stories, samples
 from lm2.data.rows import IGNORED, TrainingRows, evaluation_samples
 from lm2.data.solver import solve
+from lm2.data.world import TASKS as SIMULATED
 from tests.data.texts import answers_of
 
 TASKS = ["qa1", "qa2", "qa3"]
@@ -107,6 +108,14 @@ def test_bad_options_are_refused(tokenizer, pool, options, message):
         TrainingRows("qa1", tokenizer, **{"background": pool, **options})
 
 
+@pytest.mark.parametrize("task", SIMULATED)
+def test_every_task_has_rows_at_the_defaults(task, tokenizer, pool):
+    rows, rng = TrainingRows(task, tokenizer, pool), np.random.default_rng(0)
+    for _ in range(20):
+        _, labels = rows.row(400, rng)
+        assert (labels != IGNORED).any()
+
+
 def test_rows_too_short_for_a_question_are_refused(tokenizer, pool):
     with pytest.raises(ValueError, match=r"No question of qa3 fits into 30 tokens at a fact_density of 0\.5"):
         TrainingRows("qa3", tokenizer, pool).row(30, np.random.default_rng(0))
@@ -114,6 +123,8 @@ def test_rows_too_short_for_a_question_are_refused(tokenizer, pool):
         TrainingRows("qa1", tokenizer, None).row(5, np.random.default_rng(0))
     with pytest.raises(ValueError, match="Unknown task 'qa14'"):
         TrainingRows("qa14", tokenizer, pool).row(300, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="A story of qa4 has 2 facts, too few for a row: give background text"):
+        TrainingRows("qa4", tokenizer, None)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -46,6 +46,18 @@ def test_the_command_prints_and_writes(reports, tmp_path, capsys):
     assert json.loads(out.read_text()) == compare(*reports)
 
 
+def test_cells_with_texts_that_were_too_long_are_left_out_and_named(reports):
+    change(reports[1], lambda report: report["cells"][1].update(too_long=4))
+    found = compare(*reports)
+    assert [cell["length"] for cell in found["cells"]] == ["0k", "all"]
+    assert found["cells"][-1]["n"] == 4
+    assert found["too_long"] == [["qa1", "1k"]]
+    assert "too long for one of the two: qa1 1k." in markdown(found)
+    change(reports[0], lambda report: report["cells"][0].update(too_long=1))
+    with pytest.raises(ValueError, match="of 2 none is left, so ask for shorter lengths"):
+        compare(*reports)
+
+
 def test_only_common_cells_are_compared(reports):
     change(reports[1], lambda report: report["cells"].pop(0))
     assert [cell["length"] for cell in compare(*reports)["cells"]] == ["1k", "all"]

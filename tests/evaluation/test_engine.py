@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,8 @@ def test_a_sample_is_known_by_its_facts_and_their_places(background):
     first, second = (next(LocalBabilong(None, background, seed=seed).samples("qa2", "1k")) for seed in (0, 1))
     again = next(LocalBabilong(None, background).samples("qa2", "1k"))
     assert digest(first) == digest(again) != digest(second)
+    released = [replace(first, facts=(), content=sample.content) for sample in (first, second)]
+    assert digest(released[0]) != digest(released[1])
     needed = [fact.distance for fact in first.facts if fact.supporting]
     assert len(needed) == 2
     assert distance(first) == max(needed)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -313,6 +314,7 @@ def test_what_is_no_data_is_said(tmp_path):
     [
         ({"subjects": ("alchemy",)}, "--subjects names 'alchemy'"),
         ({"general": ("alchemy",)}, "--general names 'alchemy'"),
+        ({"subjects": ("virology", "virology")}, "--subjects names virology twice"),
         ({"shots": 6}, "--shots is 6: MMLU has 5"),
         ({"limit": 0}, "--limit is 0"),
         ({"batch_size": 0}, "--batch-size is 0"),
@@ -352,8 +354,11 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(harness, data,
     mmlu.run(fewer)
     first = json.loads((tmp_path / "out/mmlu.json").read_text())["models"][0]["answers"]
     assert first == {ASKED[0]: {k: v[:2] for k, v in report["models"][0]["answers"][ASKED[0]].items()}}
-    with pytest.raises(ValueError, match="shots: 1 then, 2 now"):
-        mmlu.run(replace(options, shots=2))
+    other = Path(shutil.copytree(data, tmp_path / "other" / data.name))
+    (other / f"test/{ASKED[0]}_test.csv").write_text("Which?,a,b,c,d,A\n" * 4)
+    for changed, said in (({"shots": 2}, "shots: 1 then, 2 now"), ({"data": other}, r"data_digest: \w{16} then")):
+        with pytest.raises(ValueError, match=said):
+            mmlu.run(replace(options, **changed))
 
 
 def test_more_questions_are_asked_where_there_are_fewer(harness, data, tmp_path):

@@ -179,6 +179,9 @@ def test_real_models_and_a_text_too_long_for_one(tmp_path):
         ({"depths": (50, 101)}, "--depths names 101"),
         ({"samples": 0}, "--samples is 0"),
         ({"lengths": ()}, "there are 0 lengths and 2 depths"),
+        ({"lengths": (256, -5)}, "--lengths names -5"),
+        ({"lengths": (256, 256)}, "--lengths names 256 twice"),
+        ({"depths": (0, 50, 50)}, "--depths names 50 twice"),
         ({"seed": -1}, "--seed is -1"),
     ],
 )

@@ -109,6 +109,13 @@ def test_the_gain_leaves_the_first_segment_out():
     assert gain([{"nll": {"full": [1.0, 2.0]}}]) is None
 
 
+def test_a_mean_of_fewer_segments_than_others_have_is_none():
+    rows = [{"segment": number, "documents": 1, "nll": 2.0} for number in (1, 2, 3)]
+    assert pooled(rows, 3, 4) is None
+    assert pooled(rows, 1, 4) is None
+    assert pooled(rows, 1, 3) == pytest.approx(math.exp(2))
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("models")
@@ -152,6 +159,20 @@ def test_a_device_that_is_not_the_cpu(folders, text, tmp_path):
         assert one["nll"].keys() == two["nll"].keys()
         for row, segments in one["nll"].items():
             assert [at["nll"] for at in two["nll"][row]] == pytest.approx([at["nll"] for at in segments], rel=1e-2)
+
+
+def test_numbers_of_another_text_of_the_same_name_are_refused(folders, text, tmp_path):
+    options = PerplexityOptions((str(folders["lm2"]),), text, segments=2, limit=1, out=tmp_path / "out")
+    perplexity.run(options)
+    text.write_text(json.dumps({"text": prose(40, 7)}) + "\n")
+    with pytest.raises(ValueError, match=r"text_digest: \w{16} then, \w{16} now\): choose another --out folder"):
+        perplexity.run(options)
+
+
+def test_a_home_folder_behind_a_name_is_found(folders, monkeypatch):
+    monkeypatch.setenv("HOME", str(folders["lm2"].parent))
+    (spec,) = parse_specs(["memory=~/lm2"])
+    assert perplexity.common_length([spec], None) == SEGMENT
 
 
 def test_models_of_different_segments_do_not_stand_together(folders, tmp_path):

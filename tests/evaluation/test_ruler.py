@@ -41,11 +41,23 @@ def test_every_task_of_the_harness_s_group_runs_or_has_a_reason():
         ({"lengths": (512,)}, "--lengths names 512: give 1,024"),
         ({"limit": 501}, "--limit is 501: a task has 500"),
         ({"batch_size": 0}, "--batch-size is 0"),
+        ({"lengths": (4096, 4096)}, "--lengths names 4096 twice"),
+        ({"seed": -1}, "--seed is -1"),
     ],
 )
 def test_options_that_cannot_be(wrong, said):
     with pytest.raises(ValueError, match=said):
         RulerOptions(("x",), **wrong)
+
+
+def test_the_same_seed_draws_the_same_common_words():
+    from lm_eval.tasks.ruler import cwe_utils
+
+    drawn = []
+    for seed in (0, 0, 1):
+        ruler.seed_everything(seed)
+        drawn.append(cwe_utils.get_example(20))
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def ask(kinds, tasks, tmp_path, **changes) -> dict:

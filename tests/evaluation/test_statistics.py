@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm2.evaluation.statistics import mcnemar, t_interval
+from lm2.evaluation.statistics import mcnemar, t_975, t_interval
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,13 @@ def test_t_interval_against_a_known_value():
     # mean 2, s = 1, n = 3: half width 4.303 / sqrt(3)
     assert t_interval([1, 2, 3]) == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)))
     assert t_interval([0.5] * 4) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(10, 2.2281), (11, 2.2010), (14, 2.1448), (19, 2.0930), (60, 2.0003), (227, 1.9705)]
+)
+def test_quantiles_of_t_are_the_tables(freedom, quantile):
+    assert t_975(freedom) == pytest.approx(quantile, abs=2e-4)
 
 
 def test_one_value_has_no_interval():

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from lm2.data import grammar
+from lm2.data.sources import checked, damage_named
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".jsonl.gz")
 
@@ -79,15 +80,25 @@ def read_books(path: str | Path) -> list[str]:
     if not path.exists():
         raise FileNotFoundError(f"No background text at {path}: give a .txt, .jsonl or .jsonl.gz file, or a folder.")
     files = sorted(p for p in path.iterdir() if p.name.endswith(TEXT_SUFFIXES)) if path.is_dir() else [path]
-    books = [book for file in files for book in _texts(file) if book.strip()]
+    books = [book for file in files for book in read_texts(file)]
     if not books:
         raise ValueError(f"{path} holds no text: {len(files)} files ending in {', '.join(TEXT_SUFFIXES)} were read.")
     return books
 
 
-def _texts(file: Path) -> Iterator[str]:
+def read_texts(file: Path) -> Iterator[str]:
+    """The texts of a file that are not blank.
+
+    Raises:
+        ValueError: a file of another kind, cut short or not UTF-8, or a line that is not a JSON object with `text`.
+    """
     if not file.name.endswith(TEXT_SUFFIXES):
         raise ValueError(f"{file}: background text comes from files ending in {', '.join(TEXT_SUFFIXES)}.")
+    with damage_named(file):
+        yield from (text for text in _texts(file) if text.strip())
+
+
+def _texts(file: Path) -> Iterator[str]:
     if file.suffix == ".txt":
         yield file.read_text(encoding="utf-8")
         return
@@ -105,4 +116,4 @@ def _text_field(line: str, where: str) -> str:
         text = None
     if not isinstance(text, str):
         raise ValueError(f"{where}: expected a JSON object with a text field, found {line[:60]!r}.")
-    return text
+    return checked(text, where)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -67,11 +68,16 @@ def encode(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, w
     """(ids, labels) of a conversation, with labels on what the assistant says and on the mark that ends it.
 
     Raises:
-        ValueError: the chat format writes the beginning of a conversation in another way than the whole.
+        ValueError: the chat format refuses it, or writes the beginning of a conversation in another way than the whole.
     """
 
     def written(n: int, prompt: bool) -> list[int]:
-        ids = tokenizer.apply_chat_template(messages[:n], add_generation_prompt=prompt, return_dict=False)
+        try:
+            ids = tokenizer.apply_chat_template(messages[:n], add_generation_prompt=prompt, return_dict=False)
+        except TemplateError as error:
+            raise ValueError(
+                f"{where}: the chat format refuses the conversation ({error}): change it, or leave it out"
+            ) from error
         return cast("list[int]", ids)
 
     ids = written(len(messages), False)
@@ -114,7 +120,10 @@ class ChatRows:
 
     def __post_init__(self, path: Path, tokenizer: PreTrainedTokenizerBase):
         if tokenizer.chat_template is None:
-            raise ValueError("the tokenizer has no chat template: give a model that was trained to chat")
+            raise ValueError(
+                "the tokenizer has no chat template: set tokenizer.chat_template and save it into the model's folder, "
+                "or give a model that was trained to chat"
+            )
         found = tqdm(conversations(path), desc="reading conversations", unit="", disable=None, leave=False)
         encoded = [encode(messages, tokenizer, where) for where, messages in found]
         longest = self.segments * self.segment_length

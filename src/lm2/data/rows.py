@@ -20,7 +20,7 @@ from lm2.data.babi import Question, Sample, Story, samples
 from lm2.data.babilong import compose, draw_offsets, merge, take_background
 from lm2.data.pool import TokenPool
 from lm2.data.tokenizer import opening
-from lm2.data.world import simulate, simulate_dense
+from lm2.data.world import MOST_FACTS, simulate, simulate_dense
 
 IGNORED = -100
 TRIES = 1000
@@ -54,6 +54,14 @@ class Encoder:
         return asked + answer + stop, [IGNORED] * len(asked) + answer + [IGNORED] * len(stop)
 
 
+def check_amounts(max_facts: int, questions: int, fact_density: float) -> None:
+    """Raises ValueError if `TrainingRows` cannot have these."""
+    if max_facts < 1 or questions < 1:
+        raise ValueError(f"max_facts ({max_facts}) and questions ({questions}) must be at least 1.")
+    if not 0 < fact_density <= 1:
+        raise ValueError(f"fact_density is a share of the row, above 0 and at most 1, not {fact_density}.")
+
+
 class TrainingRows:
     """Rows of one task for training.
 
@@ -61,7 +69,7 @@ class TrainingRows:
         task: one of qa1 to qa10; any task when `stories` are given.
         tokenizer: any Hugging Face tokenizer.
         background: text between the facts; None fills rows with facts and questions alone, as one long story.
-        max_facts: a row's story has 1 to this many facts, drawn uniformly (not used without background).
+        max_facts: a row's story has 1 to this many facts (qa4: to two), drawn uniformly (not used without background).
         questions: at most this many questions in a row (without background: one after every
             `max_facts / questions` facts on average).
         fact_density: largest share of a row's tokens that facts and questions may take; the story is cut to it.
@@ -81,12 +89,12 @@ class TrainingRows:
         stories: Sequence[Story] | None = None,
         question_first: bool = False,
     ):
-        if max_facts < 1 or questions < 1:
-            raise ValueError(f"max_facts ({max_facts}) and questions ({questions}) must be at least 1.")
-        if not 0 < fact_density <= 1:
-            raise ValueError(f"fact_density is a share of the row, above 0 and at most 1, not {fact_density}.")
+        check_amounts(max_facts, questions, fact_density)
         if background is None and stories is not None:
             raise ValueError("Real stories are shorter than a row: give background text, or leave stories out.")
+        if background is None and task in MOST_FACTS:
+            most = MOST_FACTS[task]
+            raise ValueError(f"A story of {task} has {most} facts, too few for a row: give background text.")
         self.task, self.background, self.stories = task, background, stories
         self.max_facts, self.questions, self.fact_density = max_facts, questions, fact_density
         self.question_first = question_first
@@ -145,7 +153,8 @@ class TrainingRows:
 
     def _story(self, rng: np.random.Generator) -> Story:
         if self.stories is None:
-            return simulate_dense(self.task, rng, n_facts=int(rng.integers(1, self.max_facts + 1)))
+            most = min(self.max_facts, MOST_FACTS.get(self.task, self.max_facts))
+            return simulate_dense(self.task, rng, n_facts=int(rng.integers(1, most + 1)))
         story = self.stories[int(rng.integers(len(self.stories)))]
         facts = story.facts[: self.max_facts]
         return Story(facts, tuple((at, question) for at, question in story.questions if at <= len(facts)))

@@ -8,7 +8,8 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -176,20 +177,41 @@ def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
         raise ValueError(
             f"{where}: column {column!r} holds {type(text).__name__}, not text: choose another with --column"
         )
-    return text or ""
+    return checked(text or "", where)
+
+
+def checked(text: str, where: str) -> str:
+    """The text itself.
+
+    Raises:
+        ValueError: it has half of a pair of surrogates (JSON can), which is no character and no tokenizer takes.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = text[error.start].encode("ascii", "backslashreplace").decode()
+        raise ValueError(f"{where}: {half} is half of a character: repair the line or remove it") from None
+    return text
+
+
+@contextmanager
+def damage_named(file: Path) -> Generator[None]:
+    """Raises ValueError with the file's name where its compression or its encoding is broken."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is damaged or cut short ({error}): fetch it anew, or leave it out") from None
 
 
 def _read(file: Path, column: str) -> Iterator[tuple[str, float]]:
     """Texts of a file, with the share of it that has been read."""
-    try:
+    with damage_named(file):
         if file.suffix == ".parquet":
             yield from _read_parquet(file, column)
         elif file.suffix == ".txt":
             yield file.read_text(encoding="utf-8"), 1.0
         else:
             yield from _read_lines(file, column)
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged or cut short ({error}): fetch it anew, or leave it out") from None
 
 
 def _read_lines(file: Path, column: str) -> Iterator[tuple[str, float]]:

@@ -17,7 +17,7 @@ from lm2.data.babilong import background_text, take_background
 from lm2.data.background import BookSentences, GeneratedSentences, Sentences
 from lm2.data.encoding import fingerprint
 from lm2.data.pool import TokenPool
-from lm2.data.rows import TrainingRows
+from lm2.data.rows import TrainingRows, check_amounts
 from lm2.data.tokenizer import opening
 from lm2.data.world import TASKS
 
@@ -35,7 +35,7 @@ class StoryRows:
         background: books; None takes built-in sentences.
 
     Raises:
-        ValueError, FileNotFoundError: an unknown task, or files that are not there.
+        ValueError, FileNotFoundError: an unknown task, amounts out of range, or files that are not there.
     """
 
     tokenizer: InitVar[PreTrainedTokenizerBase]
@@ -57,6 +57,7 @@ class StoryRows:
         unknown = [task for task in self.tasks if babi is None and task not in TASKS]
         if unknown:
             raise ValueError(f"stories of {', '.join(unknown)} cannot be simulated: choose among {', '.join(TASKS)}")
+        check_amounts(self.max_facts, self.questions, self.fact_density)
         stories = {task: None if babi is None else read_stories(babi, task, "train") for task in self.tasks}
         sentences = GeneratedSentences() if background is None else BookSentences(background)
         names = [place.name if place is not None else "built-in" for place in (babi, background)]

@@ -173,6 +173,8 @@ SIMULATORS: dict[str, Callable[[str, Dice], Simulator]] = {
     **dict.fromkeys(("qa9", "qa10"), Rumours),
 }
 TASKS = tuple(sorted(SIMULATORS, key=lambda task: int(task[2:])))
+MOST_FACTS = {"qa4": Rooms.n_facts}
+"""Where a story cannot go on for ever."""
 """The tasks that can be simulated."""
 
 
@@ -214,8 +216,8 @@ def simulate_dense(task: str, rng: np.random.Generator, n_facts: int) -> Story:
         ValueError: unknown task, or more than two facts of qa4.
     """
     world = _simulator(task, rng)
-    if task == "qa4" and n_facts > Rooms.n_facts:
-        raise ValueError(f"A story of qa4 has at most {Rooms.n_facts} facts, not {n_facts}: ask for fewer facts.")
+    if n_facts > (most := MOST_FACTS.get(task, n_facts)):
+        raise ValueError(f"A story of {task} has at most {most} facts, not {n_facts}: ask for fewer facts.")
     questions: list[tuple[int, Question]] = []
     for position in range(1, n_facts + 1):
         world.step()

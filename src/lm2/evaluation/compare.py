@@ -38,7 +38,8 @@ def compare(
         model_first, model_second: names in the reports; None when a report has one model only.
 
     Returns:
-        The names of both, the rule, and a `Comparison` for each common cell and for all of them.
+        The names of both, the rule, a `Comparison` for each common cell and for all of them, and the cells left out
+        because some text was too long for one of the two.
 
     Raises:
         ValueError: not a report, no such model, another rule, no common cell, or cells of different samples.
@@ -54,14 +55,21 @@ def compare(
             f"--rule {rule}, which asks nothing twice"
         )
     own, other = (_cells(report, name) for report, name in zip(reports, names, strict=True))
-    common = [key for key in own if key in other]
-    if not common:
+    both = [key for key in own if key in other]
+    if not both:
         raise ValueError(f"{first} and {second} have no cell in common: {_list(own)} and {_list(other)}")
+    common = [key for key in both if not (own[key]["too_long"] or other[key]["too_long"])]
+    if not common:
+        raise ValueError(
+            f"{names[0]} and {names[1]} have no cell in common in which every text was short enough for both: of "
+            f"{len(both)} none is left, so ask for shorter lengths"
+        )
     for key in common:
         _check_same_samples(key, own[key], other[key], (first, second))
     rows = [_compare(*key, own[key]["right"], other[key]["right"]) for key in common]
     everything = _compare("all", "all", *("".join(cells[key]["right"] for key in common) for cells in (own, other)))
-    return {"models": names, "rule": rule, "cells": [asdict(row) for row in [*rows, everything]]}
+    too_long = [list(key) for key in both if key not in common]
+    return {"models": names, "rule": rule, "cells": [asdict(row) for row in [*rows, everything]], "too_long": too_long}
 
 
 def _model(report: dict[str, Any], path: Path, name: str | None) -> str:
@@ -117,4 +125,6 @@ def markdown(found: dict[str, Any]) -> str:
         ]
         for row in found["cells"]
     ]
-    return table(header, rows, 2) + f"\n\np: McNemar's exact paired test, two-sided; {found['rule']} rule."
+    left_out = ", ".join(" ".join(key) for key in found["too_long"])
+    rest = f" Left out, since some text was too long for one of the two: {left_out}." if left_out else ""
+    return table(header, rows, 2) + f"\n\np: McNemar's exact paired test, two-sided; {found['rule']} rule.{rest}"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from lm2.errors import each_once
+
 if TYPE_CHECKING:
     from lm2.evaluation.babilong import LocalBabilong, Sample, SampleSource
     from lm2.evaluation.hub import HubBabilong
@@ -92,6 +94,10 @@ class BabilongConfig:
             n_tokens(length)
         if not self.tasks or not self.lengths:
             raise ValueError(f"at least 1 task and 1 length are needed, not {len(self.tasks)} and {len(self.lengths)}")
+        for option in ("tasks", "lengths", "controls"):
+            each_once(f"--{option}", getattr(self, option))
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}: it must be 0 or more")
         self._check_samples()
         if self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens is {self.max_new_tokens}: it must be at least 1")

@@ -200,7 +200,11 @@ def distance(sample: Sample) -> int | None:
 
 
 def digest(sample: Sample) -> str:
-    """A short hash of what makes a sample: question, answer, facts and where they stand."""
+    """A short hash of what makes a sample: question, answer, facts and where they stand (of unknown ones, the text)."""
     facts = [(fact.text, fact.supporting, fact.distance) for fact in sample.facts]
     what = [sample.task, sample.length, sample.index, sample.question, sample.target, facts]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    whole = hashlib.sha256(json.dumps(what).encode())
+    if not facts:
+        for piece in sample.text():
+            whole.update(piece.encode())
+    return whole.hexdigest()[:16]

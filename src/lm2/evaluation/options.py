@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lm2.errors import each_once
 from lm2.evaluation.config import Dtype
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST, TASKS
 from lm2.evaluation.subjects import GENERAL, SUBJECTS, check
+from lm2.files import content_digest
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,15 @@ class MmluOptions(ModelOptions):
 
     def settings(self) -> dict[str, Any]:
         """What the answer to a question depends on, apart from the model."""
-        data = "the hub (cais/mmlu)" if self.data is None else f"CSV files in {self.data.name}"
-        return {"evaluation": "mmlu", "data": data, "shots": self.shots}
+        if self.data is None:
+            return {"evaluation": "mmlu", "data": "the hub (cais/mmlu)", "shots": self.shots}
+        digest = content_digest(self.data, (".csv",))
+        return {
+            "evaluation": "mmlu",
+            "data": f"CSV files in {self.data.name}",
+            "data_digest": digest,
+            "shots": self.shots,
+        }
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,12 @@ class PerplexityOptions(ModelOptions):
 
     def settings(self, T: int) -> dict[str, Any]:
         """What a document's numbers depend on, apart from the model."""
-        return {"evaluation": "perplexity", "text": self.text.name, "segments": self.segments, "segment_length": T}
+        return {
+            "evaluation": "perplexity",
+            **_text(self.text),
+            "segments": self.segments,
+            "segment_length": T,
+        }
 
 
 @dataclass(frozen=True)
@@ -130,13 +144,17 @@ class NeedleOptions(ModelOptions):
             raise ValueError(f"--samples is {self.samples}: it must be at least 1")
         if not self.lengths or not self.depths:
             raise ValueError(f"there are {len(self.lengths)} lengths and {len(self.depths)} depths: give at least one")
+        if min(self.lengths) < 1:
+            raise ValueError(f"--lengths names {min(self.lengths)}: a length is tokens, at least 1")
+        each_once("--lengths", self.lengths)
+        each_once("--depths", self.depths)
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}: it must be 0 or more")
 
     def settings(self) -> dict[str, Any]:
         """What a sample and the prompt depend on; cells can be added later."""
-        text = "the paper's five sentences" if self.text is None else self.text.name
-        return {"evaluation": "needle", "needle": self.needle, "text": text, "seed": self.seed, "chat": self.chat}
+        text = {"text": "the paper's five sentences"} if self.text is None else _text(self.text)
+        return {"evaluation": "needle", "needle": self.needle, **text, "seed": self.seed, "chat": self.chat}
 
 
 @dataclass(frozen=True)
@@ -175,7 +193,18 @@ class RulerOptions(ModelOptions):
             raise ValueError(f"--limit is {self.limit}: a task has {SAMPLES} samples, give 1 to {SAMPLES}")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size is {self.batch_size}: it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed is {self.seed}: it must be 0 or more, and below 2^32")
+        each_once("--tasks", self.tasks)
+        each_once("--lengths", self.lengths)
 
     def settings(self) -> dict[str, Any]:
         """What an answer depends on, apart from the model."""
         return {"evaluation": "ruler", "limit": self.limit, "seed": self.seed}
+
+
+def _text(path: Path) -> dict[str, str]:
+    """What tells one text from another, one of the same name too."""
+    from lm2.data.background import TEXT_SUFFIXES
+
+    return {"text": path.name, "text_digest": content_digest(path, TEXT_SUFFIXES)}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from lm2.data.background import TEXT_SUFFIXES, read_books
+from lm2.data.background import TEXT_SUFFIXES, read_texts
 from lm2.evaluation import perplexity_report
 from lm2.evaluation.codec import Codec, codec_of
 from lm2.evaluation.engine import answers_folder
@@ -46,6 +46,7 @@ def run(options: PerplexityOptions) -> None:
     Raises:
         ValueError: a model or the text cannot be read, models that cannot be compared, or no document of one segment.
     """
+    text_files(options.text)  # what is wrong with it is found before a model is loaded
     specs = parse_specs(options.models)
     T = common_length(specs, options.segment_length)
     digests: dict[int, tuple[str, str]] = {}
@@ -127,18 +128,29 @@ def _check_same_tokens(model: str, number: int, ids: list[int], digests: dict[in
         )
 
 
-def documents(path: Path, limit: int | None) -> Iterator[tuple[str, str]]:
-    """Names and texts: a .txt file is a document, and so is each line of a .jsonl or .jsonl.gz file with a `text`.
+def text_files(path: Path) -> list[Path]:
+    """The file, or those of the folder.
 
     Raises:
-        ValueError: nothing there, or a damaged line (file and line named).
+        ValueError: nothing there.
     """
     if not path.exists():
         raise ValueError(f"there is no {path}: give a file ending in {', '.join(TEXT_SUFFIXES)}, or a folder of them")
     files = sorted(p for p in path.iterdir() if p.name.endswith(TEXT_SUFFIXES)) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path} holds 0 files ending in {', '.join(TEXT_SUFFIXES)}: give a folder that has some")
-    found = ((f"{file.name}:{n}", text) for file in files for n, text in enumerate(read_books(file), 1))
+    return files
+
+
+def documents(path: Path, limit: int | None) -> Iterator[tuple[str, str]]:
+    """Names and texts: a .txt file is a document, and so is each line of a .jsonl or .jsonl.gz file with a `text`.
+
+    Blank ones are none.
+
+    Raises:
+        ValueError: nothing there, or a damaged file or line (which is named).
+    """
+    found = ((f"{file.name}:{n}", text) for file in text_files(path) for n, text in enumerate(read_texts(file), 1))
     yield from islice(found, limit)
 
 

@@ -91,10 +91,15 @@ def bins(last: int) -> list[tuple[int, int]]:
 
 
 def pooled(rows: Sequence[dict[str, Any]], first: int, last: int) -> float | None:
-    """Perplexity of segments `first` to `last`: exp of the mean loss over their tokens; None if none was measured."""
+    """Perplexity of segments `first` to `last`: exp of the mean loss over their tokens; None unless all were measured.
+
+    A plain model ends at the length that it takes: a mean of fewer segments would stand beside another's of all.
+    """
     chosen = [row for row in rows if first <= row["segment"] <= last]
+    if len(chosen) < last - first + 1:
+        return None
     n = sum(row["documents"] for row in chosen)
-    return math.exp(sum(row["nll"] * row["documents"] for row in chosen) / n) if n else None
+    return math.exp(sum(row["nll"] * row["documents"] for row in chosen) / n)
 
 
 def markdown(report: dict[str, Any]) -> str:

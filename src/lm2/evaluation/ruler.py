@@ -94,8 +94,7 @@ def ask_cell(harness: Any, task: str, length: int, tokenizer: str, options: Rule
     """One task at one length: the mean score (the share of the wanted words that the answer holds), and each one."""
     from lm2.evaluation.harness import load_tasks, run_task, task_manager
 
-    random.seed(options.seed)
-    np.random.seed(options.seed)
+    seed_everything(options.seed)
     harness.longest, began = 0, time.perf_counter()
     manager = task_manager("ruler", tokenizer=tokenizer, max_seq_lengths=[length])
     with _no_fetching():
@@ -110,6 +109,15 @@ def ask_cell(harness: Any, task: str, length: int, tokenizer: str, options: Rule
         "inputs_cut": 0,  # the harness model stops the run at the first that would be
         "seconds": round(time.perf_counter() - began, 2),
     }
+
+
+def seed_everything(seed: int) -> None:
+    """Texts are drawn from both global generators, and one task shuffles with a generator of its module."""
+    from lm_eval.tasks.ruler import cwe_utils
+
+    random.seed(seed)
+    np.random.seed(seed)
+    cwe_utils.RNG.seed(seed)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,21 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 
 
+def t_975(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: from the table, beyond it by Fisher's expansion in 1 / freedom.
+
+        t = z + (z^3 + z) / 4f + (5z^5 + 16z^3 + 3z) / 96f^2 + (3z^7 + 19z^5 + 17z^3 - 15z) / 384f^3
+
+    Source: Abramowitz and Stegun, 26.7.5.
+    """
+    if freedom <= len(T_975):
+        return T_975[freedom - 1]
+    z = Z95
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share of `correct` in `n`.
 
@@ -37,8 +52,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
         raise ValueError(f"an interval over seeds needs at least 2 values, and there is {n}: use wilson for one")
     mean = sum(values) / n
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    quantile = T_975[n - 2] if n - 2 < len(T_975) else Z95 * (1 + 1 / (n - 1))
-    half = quantile * deviation / math.sqrt(n)
+    half = t_975(n - 1) * deviation / math.sqrt(n)
     return mean - half, mean + half
 
 

@@ -9,6 +9,8 @@
 
 from collections.abc import Sequence
 
+from lm2.errors import each_once
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "STEM": (
         "abstract_algebra", "anatomy", "astronomy", "college_biology", "college_chemistry", "college_computer_science",
@@ -37,16 +39,12 @@ DIFFICULTIES = {"High school": "high_school_", "College": "college_", "Professio
 GENERAL = tuple(subject for subject in SUBJECTS if not subject.startswith(tuple(DIFFICULTIES.values())))
 
 
-def check(names: Sequence[str], what: str) -> tuple[str, ...]:
-    """The names, each once.
-
-    Raises:
-        ValueError: one is not a subject.
-    """
+def check(names: Sequence[str], what: str) -> None:
+    """Raises ValueError if one is not a subject, or is named twice."""
     unknown = [name for name in names if name not in SUBJECTS]
     if unknown:
         raise ValueError(f"{what} names {unknown[0]!r}, which is none of MMLU's 57 subjects: {', '.join(SUBJECTS)}")
-    return tuple(dict.fromkeys(names))
+    each_once(what, names)
 
 
 def paper_rows(general: Sequence[str] = GENERAL) -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,7 @@ from lm2.data.babi import Question, Story
 from lm2.data.babilong import background_text, compose, take_background
 from lm2.data.pool import Passages
 from lm2.data.rows import IGNORED, TRIES, Encoder, Item
-from lm2.data.world import simulate_dense
+from lm2.data.world import MOST_FACTS, simulate_dense
 
 BEFORE, AFTER = "<context>", "</context> Question:"
 """What BABILong's template puts before the text and before the question, white space aside."""
@@ -109,7 +109,7 @@ class JointRows:
         return self._closed(ids, [IGNORED] * len(ids), story.questions[-1][1], width) if times else None
 
     def _dense(self, task: str, width: int, draw: np.random.Generator) -> Item | None:
-        most = max(SHORT[task][0], min(width // FACT_TOKENS, 2 if task == "qa4" else width))
+        most = max(SHORT[task][0], min(width // FACT_TOKENS, MOST_FACTS.get(task, width)))
         story = simulate_dense(task, draw, most)
         return self._written(story, 1 + width // QUESTION_TOKENS, width, draw)
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from transformers import DynamicCache
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import DynamicCache, PreTrainedTokenizerFast
 
+from lm2.evaluation.codec import codec_of
 from lm2.evaluation.models import TooLong
 from lm2.evaluation.runners import attention
 from lm2.evaluation.runners.attention import AttentionRunner, window_mask
@@ -80,6 +82,22 @@ def test_the_last_tokens_keep_instruction_and_question():
 def test_the_last_tokens_of_a_short_prompt_are_all_of_it():
     short = runner(last=200).answer(BEFORE, ["It rains."], AFTER, NEW)
     assert short == runner().answer(BEFORE, ["It rains."], AFTER, NEW)
+
+
+def test_a_token_over_the_end_of_the_context_is_given_once():
+    """As in Llama 3 and Qwen, whose tokens join a full stop with the line ends behind it."""
+    text = tiny.prose(3)
+    inner = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(r" ?\w+| ?[^\s\w]+\n*|\s+"), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    inner.train_from_iterator([text + AFTER] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    made = AttentionRunner("plain", {}, tiny.llama(), codec_of(tiny.llama(), tokenizer, chat=False), last=2000)
+    ids = made._last_tokens(BEFORE, [text], AFTER, 2000)
+    assert tokenizer.decode(ids) == BEFORE + text + AFTER
+    assert ".\n" in [tokenizer.decode([i]) for i in ids]
 
 
 def test_too_few_last_tokens_for_the_question():

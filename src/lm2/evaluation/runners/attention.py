@@ -119,7 +119,7 @@ class AttentionRunner:
         for piece in pieces:
             stream, ids = stream.push(piece)
             context.extend(ids)
-        stream, rest = stream.end()
+        stream, rest = stream.settle()  # a token may join the last word with what comes after
         context.extend(rest)
         tail = stream.end(after)[1]
         room = last - len(head) - len(tail)
