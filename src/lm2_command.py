@@ -231,7 +231,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
         module, options = parse(name, argv)
         stopped = module.STOPPED
         module.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("LM2_DEBUG") == "1":
             raise
         from lm2.errors import sentence

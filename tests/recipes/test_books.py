@@ -78,6 +78,8 @@ def test_the_price_on_writing_is_on_book_text_alone_and_the_backbone_has_none(op
 
 def test_a_dry_run_counts_the_quiet_text(options):
     backbone, memory = describe(books(options)).split("phase memory")
+    model = books(options).phases["backbone"].model()
+    assert f" all: {sum(p.numel() for p in model.parameters()):,} parameters" in backbone
     assert "steps of 16 segments in rows of 1 segments: 1,024 tokens a step" in backbone
     assert "or 16 segments and 8 of quiet text: 1,536 tokens a step" in memory
 
@@ -90,6 +92,24 @@ def test_a_base_gets_its_memory_in_one_phase(options, base):
     assert run.memory_learning_rate_factor == pytest.approx(7.5e-4 / 5e-5)
     assert plan.config.memory_indices == (1, 2)
     assert quiet_segments(run) == 8
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"accumulation": 2}, "rows is 16, in 2 passes 8 segments each, and rows have up to 16: raise rows"),
+        ({"steps": 0}, "steps must be 1 or more, got 0"),
+        ({"backbone_steps": 0}, "backbone_steps must be 1 or more, got 0"),
+    ],
+)
+def test_what_cannot_be_is_found_before_the_training(options, own, said):
+    with pytest.raises(ValueError, match=said):
+        books(replace(options, **own))
+
+
+def test_a_base_needs_a_rate(options, base):
+    with pytest.raises(ValueError, match=r"base_learning_rate must be above 0, got 0\.0"):
+        books(replace(options, base=str(base), segment_length=256, look_back=16, base_learning_rate=0.0))
 
 
 def test_what_is_wrong_is_told_at_once(tmp_path, capsys):

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 
 import lm2_command as cli
 from lm2 import LM2ForCausalLM
+from lm2.data.prepare import prepare
+from lm2.data.sources import FileSource
 from lm2.recipes.finetune import finetune_babilong, sft
 from lm2.recipes.options import BabilongOptions, PretrainTinyOptions, RetrofitOptions, SftOptions
 from lm2.recipes.plan import carry_out
@@ -103,6 +105,38 @@ def test_the_same_command_goes_on_and_then_has_nothing_to_do(options):
     assert {path: path.stat().st_mtime_ns for path in whole.out.rglob("*.safetensors")} == before
 
 
+def test_a_finished_model_does_not_stand_for_another_training(options):
+    """The memory alone was the whole training, and is not the model of one that goes on with the base."""
+    model = carry_out(retrofit(replace(options, steps=0)))
+    before = (model / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"model is there, and all is not trained to the end.* move it away"):
+        carry_out(retrofit(options))
+    assert (model / "model.safetensors").read_bytes() == before
+    assert not (options.out / "all").exists()
+
+
+def test_phases_of_another_training_are_refused(options):
+    carry_out(retrofit(replace(options, memory_steps=0)))
+    with pytest.raises(ValueError, match=r"another run, of the phases all, and this one has memory, all: use the same"):
+        carry_out(retrofit(options))
+    with pytest.raises(ValueError, match=r"of the phases all, and this one has lora"):
+        carry_out(retrofit(replace(options, memory_steps=0, train_base="lora")))
+
+
+def test_held_out_rows_have_the_tokenizer_of_the_model(options, tmp_path, base, tokenizer):
+    words = type(tokenizer).from_pretrained(base)
+    words.add_tokens(["more"])
+    lines = "\n".join(json.dumps({"text": f"Mary went to the {place} . " * 40}) for place in ("garden", "office"))
+    (tmp_path / "texts.jsonl").write_text(lines)
+    prepare([FileSource("texts", tmp_path / "texts.jsonl")], words, tmp_path / "other", tokenizer_name="more words")
+    with pytest.raises(ValueError, match=r"made with the tokenizer more words"):
+        retrofit(replace(options, held_out=tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"nowhere holds no token store"):
+        retrofit(replace(options, held_out=Path("nowhere")))
+    with pytest.raises(ValueError, match=r"watch_rows must be 1 or more, got 0"):
+        retrofit(replace(options, watch_rows=0))
+
+
 def test_other_settings_are_refused_and_nothing_is_changed(options):
     carry_out(retrofit(replace(options, steps=0)))
     before = (options.out / "recipe.json").read_bytes()
@@ -166,7 +200,7 @@ def test_a_model_of_another_architecture_is_refused(base, tmp_path, chats):
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(options):
     """A limit on the size of a file, which the second checkpoint reaches: an error of the system, as of a full disk."""
-    carry_out(retrofit(replace(options, steps=0)))
+    carry_out(retrofit(replace(options, steps=0))).rename(options.out / "first")
     line = (
         f"train retrofit --base {options.base} --data {options.data} --out {options.out} --memory-slots 4 "
         "--segment-length 16 --memory-layers 1 --memory-steps 3 --steps 3 --segments 2 --rows 2 --no-bf16 "
@@ -195,6 +229,8 @@ def test_pretraining_takes_vocabulary_and_tokenizer_of_the_store(tmp_path, base,
     )
     model = AutoModelForCausalLM.from_pretrained(carry_out(pretrain_tiny(options)))
     assert model.config.vocab_size == len(tokenizer)
+    settings = model.generation_config
+    assert (settings.bos_token_id, settings.eos_token_id) == (None, tokenizer.eos_token_id)
     assert (tmp_path / "model" / "tokenizer.json").is_file()
 
 
@@ -245,6 +281,20 @@ def test_the_price_of_finetuning_is_on_background(model):
 def test_a_price_that_falls_is_one_sentence(model):
     with pytest.raises(ValueError, match=r"write_cost_rise is 0\.8 0\.4"):
         finetune_babilong(BabilongOptions(model=model, write_cost_rise=(0.8, 0.4)))
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"write_cost": -100.0}, "must be 0 or more, and write_cost is -100"),
+        ({"write_cost": float("nan")}, "must be 0 or more, and write_cost is nan"),
+        ({"facts": 0}, r"max_facts \(0\) and questions"),
+        ({"density": -1.0}, r"fact_density is a share of the row, .* not -1\.0"),
+    ],
+)
+def test_amounts_that_cannot_be_are_found_before_the_training(model, own, said):
+    with pytest.raises(ValueError, match=said):
+        finetune_babilong(BabilongOptions(model=model, **own))
 
 
 def test_a_rate_of_zero_is_one_sentence(model, chats):

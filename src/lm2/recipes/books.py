@@ -5,6 +5,7 @@ A backbone first learns on single segments to tell people apart: with memory fro
 """
 
 import itertools
+import os
 from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,7 @@ def books(options: BooksOptions) -> Plan:
         make = partial(BookRows, tokenizer=tokenizer, books=options.books, segment_length=options.segment_length)
         rows = findings.find(make)
     phases = {} if config is None else _phases(options, recipe, rows or NoRows(), findings, config)
+    _check_passes(options, recipe, findings)
     findings.problems.raise_all()
     assert config is not None
     return Plan(
@@ -92,6 +94,17 @@ def books(options: BooksOptions) -> Plan:
         phases=phases,
         tokenizer=tokenizer,
         missing=findings.missing,
+    )
+
+
+def _check_passes(options: BooksOptions, recipe: Recipe, findings: Findings) -> None:
+    """A pass has whole rows of every length."""
+    passes = options.accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    longest = max(segments for phase in recipe.phases for segments in phase.segments)
+    findings.problems.need(
+        options.rows // passes >= longest,
+        f"rows is {options.rows}, in {passes} passes {options.rows // passes} segments each, and rows have up to "
+        f"{longest}: raise rows, or take fewer passes",
     )
 
 
@@ -138,12 +151,17 @@ def _phases(
         memory_run = run(of_memory, "lm2", start=start, folder=options.out / "memory")
         return with_quiet_text(memory_run, rows)
 
+    findings.problems.need(options.steps > 0, f"steps must be 1 or more, got {options.steps}")
     if options.base is not None:
         start = ModelOf(start=partial(start_model, options.base, **memory))
-        factor = options.learning_rate / options.base_learning_rate
-        rates = {"learning_rate": options.base_learning_rate, "memory_learning_rate_factor": factor}
+        rate = options.base_learning_rate
+        findings.problems.need(rate > 0, f"base_learning_rate must be above 0, got {rate}: make it small")
+        factor = options.learning_rate / rate if rate > 0 else 1.0
+        rates = {"learning_rate": rate, "memory_learning_rate_factor": factor}
         made = {"memory": (partial(remembering, start=start), rates)}
     else:
+        steps = options.backbone_steps
+        findings.problems.need(steps > 0, f"backbone_steps must be 1 or more, got {steps}: or give a base")
         backbone = options.out / "backbone"
         start = ModelOf(start=Remembering(memory=memory, folder=backbone))
         made = {

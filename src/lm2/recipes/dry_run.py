@@ -1,5 +1,6 @@
 """What a plan would do, without doing it: everything is counted on the meta device."""
 
+import copy
 import json
 from functools import partial
 
@@ -58,8 +59,11 @@ def _line(label: str, text: str) -> str:
 
 
 def _phase(plan: Plan, run: RunConfig) -> list[str]:
+    config = copy.deepcopy(plan.config)
+    if not isinstance(run.model, ModelOf):  # the backbone of a small model, which has no memory yet
+        config.memory_layers = []
     with torch.device("meta"):
-        model = LM2ForCausalLM(plan.config).train()
+        model = LM2ForCausalLM(config).train()
     whole = sum(parameter.numel() for parameter in model.parameters())
     part = run.model if isinstance(run.model, ModelOf) else ModelOf(start=run.model)
     parts = only_trained(model, part.trains, part.lora_rank or 0).parameters()

@@ -113,6 +113,7 @@ def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
         ValueError: the folder holds a training with other settings, or a phase cannot be done.
     """
     out: Path = plan.options.out
+    _check_same_phases(plan)
     for run in plan.phases.values():
         if (checkpoint := _last(run.output_dir)) is not None:
             check_same_run(checkpoint, run)
@@ -120,7 +121,7 @@ def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
     write_json(out / PLAN_FILE, plan.describe())
     is_first = True
     for run in plan.phases.values():
-        if _last(run.output_dir) != run.output_dir / f"checkpoint-{run.steps}":
+        if not _is_done(run):
             trainer = train(run, resume=True, stop_at=stop_at)
             is_first = trainer.is_world_process_zero()
             if trainer.state.global_step < run.steps:
@@ -128,6 +129,31 @@ def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
     if is_first and not (out / MODEL_FOLDER).exists():
         save_folder(_finished(run), plan.tokenizer, out / MODEL_FOLDER)
     return out / MODEL_FOLDER
+
+
+def _check_same_phases(plan: Plan) -> None:
+    """What a folder holds of a training with other phases would stand in for this one's, or be its finished model.
+
+    Phases can be added behind those that are done.
+    """
+    out, names = plan.options.out, list(plan.phases)
+    if (out / PLAN_FILE).is_file():
+        before = list(json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))["phases"])
+        if before != names[: len(before)] and any(_last(out / name) is not None for name in before):
+            raise ValueError(
+                f"{out} belongs to another run, of the phases {', '.join(before)}, and this one has {', '.join(names)}"
+                ": use the same settings, or another out"
+            )
+    left = [name for name, run in plan.phases.items() if not _is_done(run)]
+    if left and (out / MODEL_FOLDER).exists():
+        raise ValueError(
+            f"{out / MODEL_FOLDER} is there, and {', '.join(left)} is not trained to the end: it would stay what it is"
+            ", so move it away, or use another out"
+        )
+
+
+def _is_done(run: RunConfig) -> bool:
+    return _last(run.output_dir) == run.output_dir / f"checkpoint-{run.steps}"
 
 
 def _last(folder: Path) -> Path | None:

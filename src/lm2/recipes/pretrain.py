@@ -21,13 +21,15 @@ def pretrain_lm2_1_7b(options: PretrainOptions) -> Plan:
 
 
 def pretrain_tiny(options: PretrainTinyOptions) -> Plan:
-    """A model for trying things out, with the vocabulary of the store's tokenizer.
+    """A model for trying things out, with the vocabulary and the special tokens of the store's tokenizer.
 
     Raises:
         ValueError: everything that is wrong with the options, at once.
     """
     try:
-        ids = {"vocab_size": Store(options.data).facts["tokenizer"]["vocabulary"]}
+        tokenizer = _tokenizer(options)
+        ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        ids["vocab_size"] = Store(options.data).facts["tokenizer"]["vocabulary"]
     except (ValueError, OSError):
         ids = {}  # `_plan` says so
     return _plan("pretrain-tiny", options, LM2Config.preset("lm2-tiny", **ids))

@@ -57,7 +57,12 @@ def _phases(
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> dict[str, RunConfig]:
     def rows(stages: tuple[Stage, ...]) -> Any:
+        if options.held_out is not None:  # it is read much later, and with this tokenizer too
+            findings.rows(options.held_out, stages, config, tokenizer)
         return findings.rows(options.data, stages, config, tokenizer)
+
+    watched = options.watch_rows
+    findings.problems.need(watched > 0, f"watch_rows must be 1 or more, got {watched}: leave held_out out for none")
 
     run = partial(_run, options, rows)
     phases: dict[str, RunConfig | None] = {}

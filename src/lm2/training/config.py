@@ -53,11 +53,10 @@ class Stage:
     """Rows of one optimiser step, over all passes and processes"""
 
     def __post_init__(self):
-        if self.steps < 1 or self.rows < 1 or not self.segments or min(self.segments) < 1:
-            raise ValueError(
-                "A stage needs at least one step, one row and one number of segments, each 1 or more; got "
-                f"steps={self.steps}, rows={self.rows}, segments={self.segments}."
-            )
+        counts = {"steps": self.steps, "rows": self.rows, "segments": min(self.segments, default=0)}
+        if wrong := {name: count for name, count in counts.items() if count < 1}:
+            named = " and ".join(f"{name} is {count}" for name, count in wrong.items())
+            raise ValueError(f"{named}: each must be 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)

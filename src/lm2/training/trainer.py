@@ -185,6 +185,7 @@ class LM2Trainer(Trainer):
         if "loss" in logs:
             self._skipped.log(logs)
             logs.update({name: norm.item() for name, norm in self._norms.items()})
+            self._norms = {}  # a step where a run is stopped has none of its own
             self._speed.log(logs)
             self._describe_rows(logs, self.state.global_step - 1)
         for uncounted in ("total_flos", "train_samples_per_second"):  # rows and operations that HF did not see
