@@ -101,8 +101,12 @@ def test_a_text_that_goes_on_has_no_start_token(tmp_path, capsys):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     story, question = " Mary went to the garden. John moved to the office.", " Where is Mary?"
     generate(folder, story, "--cache", str(file), "--max-new-tokens", "0")
+    n = len(tokenizer(story).input_ids)
+    assert capsys.readouterr().err.endswith(f"it.safetensors has read {n} tokens (new)\n")
     generate(folder, question, "--cache", str(file), "--max-new-tokens", "1")
-    assert capsys.readouterr().out.strip() == "garden"
+    captured = capsys.readouterr()
+    assert captured.out.strip() == "garden"
+    assert f"tokens (went on from {n} tokens; remove it to begin anew)" in captured.err
     model = LM2ForCausalLM.from_pretrained(folder)
     assert LM2Cache.load(file, model).seen == len(tokenizer(story + question).input_ids) + 1
 
@@ -112,8 +116,10 @@ def test_a_text_that_goes_on_has_no_start_token(tmp_path, capsys):
     [
         ("", [], "the prompt is empty"),
         (" \n", [], "the prompt is empty"),
-        (PROMPT, ["--max-new-tokens", "0"], "--max-new-tokens is 0: it must be at least 1, or 0 where --cache"),
-        (PROMPT, ["--max-new-tokens", "-1", "--cache", "it"], "--max-new-tokens is -1: it must be at least 1"),
+        (PROMPT, ["--max-new-tokens", "0"], "--max-new-tokens is 0, which only reads: give --cache FILE"),
+        (PROMPT, ["--max-new-tokens", "-1", "--cache", "it"], "--max-new-tokens is -1: it must be 1 or more"),
+        (PROMPT, ["--cache", "nope/it.safetensors"], "there is no folder nope: make it first"),
+        (PROMPT, ["--cache", "."], "--cache is ., which is a folder: give a file"),
         (PROMPT, ["--read-only"], "--read-only needs a memory that was kept, and --cache is not given"),
         (PROMPT, ["--read-only", "--cache", "no.safetensors"], "and --cache is no.safetensors"),
         (PROMPT, ["--temperature", "-1"], "--temperature is -1.0: it must be 0"),
@@ -139,6 +145,18 @@ def test_folders_that_are_no_lm2_model(folder, tmp_path, capsys):
     config.write_text('{"model_type": ')
     assert generate(tmp_path, PROMPT) == 2
     assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_whole_is_one_line(folder, tmp_path, capsys):
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    weights = (other / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert generate(other, PROMPT) == 2
+    assert "has damaged or incomplete weights" in capsys.readouterr().err
+    (other / "model.safetensors").write_bytes(weights)
+    (other / "tokenizer.json").unlink()
+    assert generate(other, PROMPT) == 2
+    assert "holds no tokenizer: save the base's there" in capsys.readouterr().err
 
 
 def test_a_cache_of_another_model_is_refused_and_kept(folder, tmp_path, capsys):

@@ -17,7 +17,10 @@ STOPPED = "The new folder appears only when it is complete, so nothing was writt
 
 @dataclass(frozen=True)
 class Options:
-    """Add memory to a pretrained model and save the result. Its outputs are the base's until it is trained."""
+    """Add memory to a pretrained model and save the result.
+
+    Until it is trained, its outputs on texts of up to one segment are the base's.
+    """
 
     base: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASE")]
     """The base model: a folder, a hub name, or a GGUF file."""
@@ -28,7 +31,7 @@ class Options:
     segment_length: int = 512
     """Tokens of a segment: self-attention stays inside it, the memory is written at its end."""
     memory_layers: tuple[int, ...] | None = None
-    """Indices of the blocks that get memory; all when not given."""
+    """Indices of the blocks that get memory; all when not given, none for --memory-layers without a number."""
     memory_heads: int | None = None
     """Heads of the memory read; the base's attention heads when not given."""
     memory_key_value_heads: int | None = None
@@ -45,9 +48,12 @@ def run(options: Options) -> None:
     """Convert, and say what was made."""
     from dataclasses import asdict
 
+    from lm2.gguf import TOKENIZER_FILES
     from lm2.retrofit import convert
 
     quiet()
     settings = asdict(options)
-    convert(settings.pop("base"), settings.pop("out"), **settings)
+    folder = convert(settings.pop("base"), settings.pop("out"), **settings)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        print(f"{options.base} has no tokenizer, so {folder} has none either: save one there before it is used.")
     print(f"Saved {options.out}. Load it with: import lm2; AutoModelForCausalLM.from_pretrained('{options.out}')")

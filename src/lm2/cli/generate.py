@@ -40,7 +40,7 @@ class Options:
     chat: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Give the prompt as a user's message, in the model's chat format."""
     max_new_tokens: int = 64
-    """Stop after so many tokens; 0 only reads the prompt."""
+    """Stop after so many tokens; 0 only reads the prompt, into --cache."""
     temperature: float = 0.0
     """0 takes the likeliest token each time; higher values sample."""
     seed: int = 0
@@ -49,10 +49,14 @@ class Options:
     def check(self) -> None:
         """Raises ValueError where an option is out of range or does not go with another."""
         kept = self.cache is not None and not self.read_only
-        if self.max_new_tokens < (0 if kept else 1):
-            raise ValueError(
-                f"--max-new-tokens is {self.max_new_tokens}: it must be at least 1, or 0 where --cache keeps the memory"
-            )
+        if self.max_new_tokens == 0 and not kept:
+            raise ValueError("--max-new-tokens is 0, which only reads: give --cache FILE, or nothing would be kept")
+        if self.max_new_tokens < 0:
+            raise ValueError(f"--max-new-tokens is {self.max_new_tokens}: it must be 1 or more, or 0 with --cache")
+        if self.cache is not None and self.cache.is_dir():
+            raise ValueError(f"--cache is {self.cache}, which is a folder: give a file")
+        if kept and not self.cache.absolute().parent.is_dir():
+            raise ValueError(f"--cache is {self.cache}, and there is no folder {self.cache.parent}: make it first")
         if self.temperature < 0:
             raise ValueError(f"--temperature is {self.temperature}: it must be 0 (greedy) or more")
         if self.read_only and (self.cache is None or not self.cache.exists()):
@@ -75,6 +79,7 @@ def run(options: Options) -> None:
     model, tokenizer = load(options.model)
     known = options.cache is not None and options.cache.exists()
     cache = LM2Cache.load(options.cache, model) if known else LM2Cache(model.config)
+    before = int(cache.tokens_R[0]) if cache.rows else 0
     ids = encode(tokenizer, text, chat=options.chat, begins=not cache.rows).to(model.device)
     set_seed(options.seed)
     if options.max_new_tokens:
@@ -84,6 +89,8 @@ def run(options: Options) -> None:
         read_long(model, ids, cache)
     if options.cache is not None and not options.read_only:
         cache.save(options.cache, model)
+        told = f"went on from {before:,} tokens; remove it to begin anew" if before else "new"
+        print(f"{options.cache} has read {int(cache.tokens_R[0]):,} tokens ({told})", file=sys.stderr)
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool, begins: bool) -> "Tensor":

@@ -6,7 +6,7 @@ EXAMPLES = (
     "lm2 train finetune-babilong --model runs/retrofit/model --tasks qa1 --background books/train.jsonl.gz",
     "lm2 train finetune-babilong --tasks qa1 qa2 qa3 --babi babi --background books --roll-outs --dry-run",
 )
-STOPPED = "The last checkpoint is kept; the same command goes on from it."
+STOPPED = "Checkpoints are kept: the same command goes on from the last one, if there is one yet."
 
 
 def run(options: Options) -> None:

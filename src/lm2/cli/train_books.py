@@ -6,7 +6,7 @@ EXAMPLES = (
     "lm2 train books --books books/train.jsonl.gz",
     "lm2 train books --base SmolLM2-135M-Instruct.gguf --segment-length 256 --look-back 16 --bf16 --dry-run",
 )
-STOPPED = "The last checkpoint is kept; the same command goes on from it."
+STOPPED = "Checkpoints are kept: the same command goes on from the last one, if there is one yet."
 
 
 def run(options: Options) -> None:

@@ -6,7 +6,7 @@ EXAMPLES = (
     "lm2 train pretrain-lm2-1.7b --dry-run",
     "lm2 train pretrain-lm2-1.7b --data data/smollm --fsdp --accumulation 2",
 )
-STOPPED = "The last checkpoint is kept; the same command goes on from it."
+STOPPED = "Checkpoints are kept: the same command goes on from the last one, if there is one yet."
 
 
 def run(options: Options) -> None:

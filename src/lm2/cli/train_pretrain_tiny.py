@@ -6,7 +6,7 @@ EXAMPLES = (
     "lm2 train pretrain-tiny --data data/books",
     "lm2 train pretrain-tiny --data data/books --steps 200 --segments 1 4 --out runs/try",
 )
-STOPPED = "The last checkpoint is kept; the same command goes on from it."
+STOPPED = "Checkpoints are kept: the same command goes on from the last one, if there is one yet."
 
 
 def run(options: Options) -> None:

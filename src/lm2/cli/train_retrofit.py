@@ -6,7 +6,7 @@ EXAMPLES = (
     "lm2 train retrofit --base SmolLM2-135M-Instruct.gguf --data data/books --out runs/smollm2-lm2",
     "lm2 train retrofit --base ./llama-3.2-1b --data data/web --train-base lora --segments 4 8 --dry-run",
 )
-STOPPED = "The last checkpoint is kept; the same command goes on from it."
+STOPPED = "Checkpoints are kept: the same command goes on from the last one, if there is one yet."
 
 
 def run(options: Options) -> None:

@@ -6,7 +6,7 @@ EXAMPLES = (
     "lm2 train sft --model runs/retrofit/model --data chat.jsonl",
     "lm2 train sft --data chat.jsonl --segments 32 --rows 8 --accumulation 8 --dry-run",
 )
-STOPPED = "The last checkpoint is kept; the same command goes on from it."
+STOPPED = "Checkpoints are kept: the same command goes on from the last one, if there is one yet."
 
 
 def run(options: Options) -> None:
