@@ -51,6 +51,16 @@ def test_a_model_is_loaded_by_the_usual_classes(name):
     assert len(tokenizer) <= model.config.vocab_size
 
 
+def test_texts_of_different_lengths_are_answered_side_by_side():
+    folder = MODELS / "lm2-books"
+    model, tokenizer = lm2.LM2ForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    long = "Konrad lives in Vienna. Alma keeps a goat. Question: Which animal does Alma have? Answer:"
+    short = "Konrad lives in Vienna. Question: Where does Konrad live? Answer:"
+    batch = tokenizer([long, short], padding=True, return_tensors="pt")
+    ids = model.generate(**batch, max_new_tokens=1)[:, -1:]
+    assert tokenizer.batch_decode(ids) == [" goat", " Vienna"]
+
+
 def test_the_qa1_model_remembers_through_64_segments():
     folder = MODELS / "lm2-tiny-qa1"
     model = lm2.LM2ForCausalLM.from_pretrained(folder).eval()

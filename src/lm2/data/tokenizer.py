@@ -61,7 +61,12 @@ def train_tokenizer(
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=special
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",  # on which `generate` needs it
+        **SPECIAL_TOKENS,
+    )
 
 
 def read_as_sentences(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

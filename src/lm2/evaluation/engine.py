@@ -2,7 +2,8 @@
 
 Answers lie in `OUT/answers/MODEL/records.RANK.jsonl`. What decides an answer (model, samples, prompt) is in the first
 line of each file, and what does not (tasks, lengths, number of samples, scoring rule) is not: a run can be extended,
-and scored again, without asking anything twice.
+and scored again, without asking anything twice. (The last of an odd number of samples is exchanged with the one before
+it, and stays so when there are more.)
 """
 
 import hashlib
