@@ -274,6 +274,9 @@ def test_a_hub_name_without_network_is_refused(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"'nobody/nothing-here' is no local folder or file and could not be fetched"):
         load_base("nobody/nothing-here")
+    monkeypatch.chdir(Path(__file__).parents[1])
+    with pytest.raises(ValueError, match=r"; models here is a folder and has no lm2-bok"):
+        load_base("models/lm2-bok")
 
 
 @pytest.mark.parametrize("taken", ["full", "file"])

@@ -50,3 +50,9 @@ def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
             "all of its files"
         )
     return model
+
+
+def beside(name: str) -> str:
+    """What to say of a name that was looked for on the hub, where it looks like a mistyped path."""
+    folder = Path(name).parent
+    return f"; {folder} here is a folder and has no {Path(name).name}" if folder != Path() and folder.is_dir() else ""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,7 +20,7 @@ from transformers import (
 )
 
 from lm2.configuration import BASE_MODEL_TYPES
-from lm2.folders import read_whole
+from lm2.folders import beside, read_whole
 
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -89,7 +88,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Base:
         check_family(PreTrainedConfig.get_config_dict(folder)[0].get("model_type", ""))
         options: dict[str, Any] = {"dtype": dtype or "auto", "local_files_only": True, "use_safetensors": True}
         model = read_whole(AutoModelForCausalLM, folder, repr(str(folder)), **options)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ValueError(f"{str(folder)!r} cannot be read as a model: {_first_line(error)}") from error
     has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
@@ -104,7 +103,7 @@ def load_hub(name: str, dtype: torch.dtype | None = None) -> Base:
     except OSError as error:
         raise ValueError(
             f"{name!r} is no local folder or file and could not be fetched from the Hugging Face hub: check the name "
-            f"and the network, or give a local folder or GGUF file ({_first_line(error)})"
+            f"and the network, or give a local folder or GGUF file ({_first_line(error)}){beside(name)}"
         ) from error
 
 

@@ -172,6 +172,8 @@ def test_everything_that_is_wrong_is_told_at_once(options):
         retrofit(wrong)
     for part in ("nowhere holds no token store", "it names [7]", "into 2 passes, got 3", "negative, got -1.0"):
         assert part in str(raised.value)
+    with pytest.raises(ValueError, match=r"^3 things are wrong.*lora_rank.*rows is 0 and segments is 0: each must"):
+        retrofit(replace(options, data=Path("nowhere"), rows=0, segments=(0,), lora_rank=0))
 
 
 def test_a_store_made_with_another_tokenizer_is_refused(options, tmp_path, base, tokenizer):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lm2.evaluation.config import Dtype
-from lm2.folders import read_whole
+from lm2.folders import beside, read_whole
 
 KINDS = {"full": False, "last": True, "window": True, "rag": True}
 """Each kind, and whether it takes a number."""
@@ -225,7 +225,6 @@ def _check_device(device: str) -> None:
 
 
 def _read(source: str, dtype: Any) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import lm2
@@ -245,8 +244,9 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
     try:
         model = read_whole(AutoModelForCausalLM, place, source, dtype=dtype, local_files_only=local)
         return model, AutoTokenizer.from_pretrained(place, local_files_only=local) if has_tokenizer else None
-    except (OSError, ValueError, SafetensorError) as error:
-        remedy = "save it again" if local else "check the name and the network, or give a local folder"
+    except (OSError, ValueError) as error:
+        elsewhere = f"check the name and the network, or give a local folder{beside(source)}"
+        remedy = "save it again" if local else elsewhere
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{source} cannot be read as a causal language model ({reason}): {remedy}") from error
 

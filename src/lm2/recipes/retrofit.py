@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lm2.configuration import LM2Config
 from lm2.data.encoding import load_tokenizer
 from lm2.data.packed import held_out_rows
+from lm2.data.store import Store
 from lm2.gguf import base_config, load_base
 from lm2.recipes.findings import Findings, stand_in
 from lm2.recipes.options import RetrofitOptions
@@ -61,8 +62,10 @@ def _phases(
             findings.rows(options.held_out, stages, config, tokenizer)
         return findings.rows(options.data, stages, config, tokenizer)
 
-    watched = options.watch_rows
+    findings.find(partial(Store, options.data))  # said also where a phase cannot be
+    watched, rank = options.watch_rows, options.lora_rank
     findings.problems.need(watched > 0, f"watch_rows must be 1 or more, got {watched}: leave held_out out for none")
+    findings.problems.need(rank > 0, f"lora_rank must be 1 or more, got {rank}")
 
     run = partial(_run, options, rows)
     phases: dict[str, RunConfig | None] = {}
