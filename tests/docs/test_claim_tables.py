@@ -15,6 +15,8 @@ RESULTS = REPRODUCE / "results.json"
 SEEDS = [REPRODUCE / seed / "results.json" for seed in ("", "seed-1", "seed-2")]
 SEEDS_HEAD = "| mean of qa1-qa5, 1k to 8k | seed 0 | seed 1 | seed 2 | all |"
 FRONT_HEAD = f"{SEEDS_HEAD} qa1 at 128k, all |"
+LONG = [ROOT / "docs/results" / f"long_rows{seed}.json" for seed in ("", "_seed_1", "_seed_2")]
+LONG_HEAD = "| rows of up to 64 segments: mean of qa1-qa5, 1k to 8k | seed 0 | seed 1 | seed 2 |"
 HEAD = "| | mean of qa1-qa5, 1k to 8k | qa1 at 1k | at 8k | at 128k |"
 NAMES = {
     "LM2": "LM2",
@@ -66,6 +68,17 @@ def test_the_seeds_means_are_their_pages(page: str, head: str, left_out: set[str
         far = fmean(cells_of[model, "qa1", "128k"]["accuracy"] for cells_of in far_cells)
         measured = [100 * m for m in (*means, fmean(means), far)]
         assert [float(cell) for cell in cells] == pytest.approx(measured[: len(cells)], abs=0.0501)
+
+
+def test_the_means_with_longer_rows_are_those_of_their_files():
+    rows = own_rows((ROOT / "docs/results/README.md").read_text(encoding="utf-8"), LONG_HEAD)
+    for number, path in enumerate(LONG):
+        by_model: dict[str, list[float]] = {}
+        for row in json.loads(path.read_text(encoding="utf-8"))["report"]["means"]:
+            if row["condition"] == "carried":
+                by_model.setdefault(row["model"], []).append(100 * row["mean"])
+        shown = {model: float(cells[number]) for model, cells in rows.items() if cells[number]}
+        assert shown == pytest.approx({model: fmean(means) for model, means in by_model.items()}, abs=0.0501)
 
 
 def test_the_card_of_the_pages_model_has_the_pages_numbers():
