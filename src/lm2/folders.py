@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
 
 def check_folder(folder: Path, model_types: tuple[str, ...] = ("lm2",)) -> str:
     """The type of the model whose configuration `folder` holds.
@@ -26,6 +28,11 @@ def check_folder(folder: Path, model_types: tuple[str, ...] = ("lm2",)) -> str:
             f"`lm2 convert {folder} OUT` first"
         )
     return model_type
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer was saved into the folder."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:

@@ -20,10 +20,9 @@ from transformers import (
 )
 
 from lm2.configuration import BASE_MODEL_TYPES
-from lm2.folders import beside, read_whole
+from lm2.folders import beside, has_tokenizer, read_whole
 
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 Base = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
 
@@ -90,8 +89,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Base:
         model = read_whole(AutoModelForCausalLM, folder, repr(str(folder)), **options)
     except OSError as error:
         raise ValueError(f"{str(folder)!r} cannot be read as a model: {_first_line(error)}") from error
-    has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer else None
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer(folder) else None
 
 
 def load_hub(name: str, dtype: torch.dtype | None = None) -> Base:
@@ -119,11 +117,11 @@ def load_gguf(path: Path) -> Base:
             raise ValueError(
                 f"{str(path)!r} is not a GGUF file: give a GGUF file, or the folder that holds config.json"
             )
-    has_tokenizer = _check_gguf(path)
+    brings_tokenizer = _check_gguf(path)
     options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
         model = read_whole(AutoModelForCausalLM, path.parent, repr(str(path)), **options)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **options) if has_tokenizer else None
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **options) if brings_tokenizer else None
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a model: {_first_line(error)}") from error
     del model.config.quantization_config  # it describes the file; the weights in memory are plain float32
@@ -147,7 +145,7 @@ def _check_gguf(path: Path) -> bool:
     try:
         reader = GGUFReader(path)
         architecture = reader.fields["general.architecture"].contents()
-        has_tokenizer = "tokenizer.ggml.model" in reader.fields
+        brings_tokenizer = "tokenizer.ggml.model" in reader.fields
         scaling = reader.fields.get(f"{architecture}.rope.scaling.type")
         scaled = scaling is not None and scaling.contents() != "none"
         scaled = scaled or any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors)
@@ -165,7 +163,7 @@ def _check_gguf(path: Path) -> bool:
             f"{str(path)!r} scales its rotary frequencies, which cannot be read from a GGUF file: "
             "give the Hugging Face folder of the same model"
         )
-    return has_tokenizer
+    return brings_tokenizer
 
 
 def _could_be_hub_name(base: str) -> bool:

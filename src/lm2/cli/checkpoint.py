@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm2.folders import check_folder, read_whole
+from lm2.folders import check_folder, has_tokenizer, read_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,10 +33,9 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
     from transformers import AutoTokenizer
 
     from lm2 import LM2ForCausalLM
-    from lm2.gguf import TOKENIZER_FILES
 
     quiet()
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise ValueError(f"{folder} holds no tokenizer: save the base's there with tokenizer.save_pretrained")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = read_whole(LM2ForCausalLM, folder, str(folder), local_files_only=True).to(device).eval()

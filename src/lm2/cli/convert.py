@@ -48,12 +48,12 @@ def run(options: Options) -> None:
     """Convert, and say what was made."""
     from dataclasses import asdict
 
-    from lm2.gguf import TOKENIZER_FILES
+    from lm2.folders import has_tokenizer
     from lm2.retrofit import convert
 
     quiet()
     settings = asdict(options)
     folder = convert(settings.pop("base"), settings.pop("out"), **settings)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         print(f"{options.base} has no tokenizer, so {folder} has none either: save one there before it is used.")
     print(f"Saved {options.out}. Load it with: import lm2; AutoModelForCausalLM.from_pretrained('{options.out}')")

@@ -79,7 +79,7 @@ def run(options: Options) -> None:
     model, tokenizer = load(options.model)
     known = options.cache is not None and options.cache.exists()
     cache = LM2Cache.load(options.cache, model) if known else LM2Cache(model.config)
-    before = int(cache.tokens_R[0]) if cache.rows else 0
+    before = cache.seen
     ids = encode(tokenizer, text, chat=options.chat, begins=not cache.rows).to(model.device)
     set_seed(options.seed)
     if options.max_new_tokens:
@@ -90,7 +90,7 @@ def run(options: Options) -> None:
     if options.cache is not None and not options.read_only:
         cache.save(options.cache, model)
         told = f"went on from {before:,} tokens; remove it to begin anew" if before else "new"
-        print(f"{options.cache} has read {int(cache.tokens_R[0]):,} tokens ({told})", file=sys.stderr)
+        print(f"{options.cache} has read {cache.seen:,} tokens ({told})", file=sys.stderr)
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool, begins: bool) -> "Tensor":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lm2.evaluation.config import Dtype
-from lm2.folders import beside, read_whole
+from lm2.folders import beside, has_tokenizer, read_whole
 
 KINDS = {"full": False, "last": True, "window": True, "rag": True}
 """Each kind, and whether it takes a number."""
@@ -172,7 +172,7 @@ def load_runner(spec: ModelSpec, options: RunnerOptions) -> Runner:
     model, tokenizer = load_model(spec.source, options)
     codec = codec_of(model, tokenizer, chat=options.chat)
     facts = {
-        "source": Path(spec.source).name if Path(spec.source).expanduser().exists() else spec.source,
+        "source": Path(spec.source).name if Path(spec.source).exists() else spec.source,
         "model_type": model.config.model_type,
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -229,9 +229,9 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
 
     import lm2
     import lm2.baselines  # noqa: F401  (makes RMT and ARMT known to the Auto classes)
-    from lm2.gguf import TOKENIZER_FILES, load_gguf
+    from lm2.gguf import load_gguf
 
-    path = Path(source).expanduser()
+    path = Path(source)
     if path.is_file():
         return load_gguf(path)
     if path.is_dir() and not (path / "config.json").is_file():
@@ -240,10 +240,10 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
     if not local and (source.count("/") > 1 or source.startswith((".", "/", "~")) or source.endswith(".gguf")):
         raise ValueError(f"there is no folder or file {source}: give a folder, a GGUF file or a hub name")
     place = str(path) if local else source
-    has_tokenizer = not local or any((path / name).is_file() for name in TOKENIZER_FILES)
+    has_one = not local or has_tokenizer(path)
     try:
         model = read_whole(AutoModelForCausalLM, place, source, dtype=dtype, local_files_only=local)
-        return model, AutoTokenizer.from_pretrained(place, local_files_only=local) if has_tokenizer else None
+        return model, AutoTokenizer.from_pretrained(place, local_files_only=local) if has_one else None
     except (OSError, ValueError) as error:
         elsewhere = f"check the name and the network, or give a local folder{beside(source)}"
         remedy = "save it again" if local else elsewhere
