@@ -42,6 +42,11 @@ def content_digest(path: Path, suffixes: tuple[str, ...]) -> str:
     return whole.hexdigest()[:16]
 
 
+def name_and_digest(path: Path, suffixes: tuple[str, ...]) -> str:
+    """What tells a file or folder of texts from another, one of the same name too; see `content_digest`."""
+    return f"{path.name} ({content_digest(path, suffixes)})"
+
+
 def by_rows(values: Any, indent: str = "") -> str:
     """JSON text with one object of a list a line, so that tables can be read and compared line by line."""
     if isinstance(values, list) and any(isinstance(row, dict) for row in values):

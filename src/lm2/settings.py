@@ -4,20 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lm2.files import write_json
+from lm2.data.babi import BABI_SUFFIXES
+from lm2.data.background import TEXT_SUFFIXES
+from lm2.files import name_and_digest, write_json
 
 SETTINGS_FILE = "settings.json"
-PATHS = ("babi", "books")
-"""Options that are folders of texts."""
+PATHS = {"babi": BABI_SUFFIXES, "books": TEXT_SUFFIXES}
+"""Options that are folders of texts, and how the files end that are read of them."""
 
 
 def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str) -> None:
-    """Write the settings of a new run of `what`; those of one to go on with must be the same.
+    """Write the settings of a new run of `what`; those of one to go on with must be the same, and the texts they name.
 
     Raises:
-        ValueError: the folder holds a run with other settings, or other files.
+        ValueError: the folder holds a run with other settings or texts, or other files.
     """
-    path, settings = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
+    path, settings = folder / SETTINGS_FILE, json.loads(json.dumps({**settings, "texts": _texts(settings["options"])}))
     if not path.exists():
         if any(folder.iterdir()):
             raise ValueError(f"{folder} holds other files: choose an empty or a new folder")
@@ -34,6 +36,12 @@ def check_settings(folder: Path, settings: dict[str, dict[str, Any]], what: str)
         raise ValueError(
             f"{folder} holds a {what} with other settings ({'; '.join(changed)}): choose another folder, or remove it"
         )
+
+
+def _texts(options: dict[str, Any]) -> dict[str, str]:
+    """What is in the folders of texts: their names stay when it changes."""
+    named = {name: Path(options[name]) for name in PATHS if options.get(name)}
+    return {f"what is in {name}": name_and_digest(path, PATHS[name]) for name, path in named.items()}
 
 
 def saved_options(folder: Path) -> dict[str, Any]:

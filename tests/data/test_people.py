@@ -1,6 +1,7 @@
 """Facts about people: every question has one answer, which was told before it."""
 
 import random
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -130,4 +131,6 @@ def test_other_books_are_another_run(tmp_path):
     (tmp_path / "other.txt").write_text(" ".join(generated(200)))
     other = BookRows(tokenizer=tokenizer, books=tmp_path / "other.txt", segment_length=T, pool_tokens=5000)
     assert other != rows
-    assert other.texts.startswith("books other.txt, tokenizer ")
+    assert re.match(r"books other\.txt \(\w{16}\), tokenizer ", other.texts)
+    (tmp_path / "other.txt").write_text(" ".join(generated(201)))
+    assert BookRows(tokenizer=tokenizer, books=tmp_path / "other.txt", segment_length=T, pool_tokens=5000) != other

@@ -1,6 +1,7 @@
 """Rows of stories: by arithmetic in the request, of all tasks, and noise without a fact."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -62,3 +63,15 @@ def test_a_task_that_cannot_be_simulated_is_named(tokenizer):
         StoryRows(tokenizer=tokenizer, segment_length=64, tasks=("qa1", "qa14"))
     with pytest.raises(ValueError, match="names 0 tasks"):
         StoryRows(tokenizer=tokenizer, segment_length=64, tasks=())
+
+
+def test_other_texts_of_the_same_name_are_another_run(tokenizer, tmp_path):
+    def rows() -> StoryRows:
+        return StoryRows(tokenizer=tokenizer, background=tmp_path / "book.txt", segment_length=64, tasks=("qa1",))
+
+    (tmp_path / "book.txt").write_text("It rained. It was late. Nobody came.")
+    first = rows()
+    assert rows() == first
+    (tmp_path / "book.txt").write_text("It snowed. It was late. Nobody came.")
+    assert rows() != first
+    assert re.match(r"stories built-in, background book\.txt \(\w{16}\), tokenizer \w{12}$", first.texts)

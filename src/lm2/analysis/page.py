@@ -11,7 +11,8 @@ from lm2.analysis.results import Answer, Look, Place
 MOST = 1000
 """Places that are shown of a text, at most: of more, those that are written or read most."""
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222;
+overflow-wrap: anywhere; } th { overflow-wrap: normal; } .table { overflow-x: auto; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .3rem .6rem; vertical-align: top; }
@@ -56,10 +57,11 @@ def _answer(found: Look, answer: Answer) -> Iterator[str]:
     yield f"<h2>{escape(answer.question.strip())} <b>{escape(answer.text.strip())}</b></h2>"
     yield f"<p>Probability of this answer: {answer.probability:.3f}. How much each token read of the memory:</p>"
     yield f"<p>{''.join(_tokens(found, answer))}</p>"
-    yield "<table><tr><th>read<th>written<th>tokens ago<th>probability without it<th>what was written, after what"
+    yield "<div class=table><table>"
+    yield "<tr><th>read<th>written<th>tokens ago<th>probability without it<th>what was written, after what"
     for cells, note, place in rows(found, answer):
         yield _row(cells, f"<i>{note}</i>" + (_passage(place, read=not note) if place else ""))
-    yield "</table>"
+    yield "</table></div>"
 
 
 def _row(numbers: list[str], text: str) -> str:

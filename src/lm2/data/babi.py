@@ -20,6 +20,7 @@ OBJECTS = ("football", "apple", "milk")
 MOVE = ("went to", "went back to", "moved to", "journeyed to", "travelled to")
 FOLDERS = ("en-10k", "en", "en-valid-10k")
 """Folders of the original archive that are read, best first."""
+BABI_SUFFIXES = (".txt",)
 REMEDY = "Restore this line, or take the file from the original archive again."
 
 

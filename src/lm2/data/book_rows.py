@@ -23,11 +23,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Question
 from lm2.data.babilong import background_text, take_background
-from lm2.data.background import BookSentences
+from lm2.data.background import TEXT_SUFFIXES, BookSentences
 from lm2.data.encoding import fingerprint
 from lm2.data.people import MOST, Stories, tell_alike
 from lm2.data.pool import TokenPool
 from lm2.data.rows import IGNORED, Encoder, Item, TrainingRows
+from lm2.files import name_and_digest
 
 Row = tuple[list[int], list[int]]
 """Token ids and labels."""
@@ -57,7 +58,7 @@ class BookRows:
     """What books and tokenizer are: others are another run"""
 
     def __post_init__(self, tokenizer: PreTrainedTokenizerBase, books: Path):
-        vars(self)["texts"] = f"books {books.name}, tokenizer {fingerprint(tokenizer)[:12]}"
+        vars(self)["texts"] = f"books {name_and_digest(books, TEXT_SUFFIXES)}, tokenizer {fingerprint(tokenizer)[:12]}"
         vars(self)["_tokenizer"], vars(self)["_books"] = tokenizer, BookSentences(books)
 
     @cached_property

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lm2.data.babi import Story, read_stories
+from lm2.data.babi import BABI_SUFFIXES, Story, read_stories
 from lm2.data.babilong import background_text, take_background
-from lm2.data.background import BookSentences, GeneratedSentences, Sentences
+from lm2.data.background import TEXT_SUFFIXES, BookSentences, GeneratedSentences, Sentences
 from lm2.data.encoding import fingerprint
 from lm2.data.pool import TokenPool
 from lm2.data.rows import TrainingRows, check_amounts
 from lm2.data.tokenizer import opening
 from lm2.data.world import TASKS
+from lm2.files import name_and_digest
 
 if TYPE_CHECKING:
     from lm2.training import BatchRequest
@@ -60,8 +61,9 @@ class StoryRows:
         check_amounts(self.max_facts, self.questions, self.fact_density)
         stories = {task: None if babi is None else read_stories(babi, task, "train") for task in self.tasks}
         sentences = GeneratedSentences() if background is None else BookSentences(background)
-        names = [place.name if place is not None else "built-in" for place in (babi, background)]
-        vars(self)["texts"] = f"stories {names[0]}, background {names[1]}, tokenizer {fingerprint(tokenizer)[:12]}"
+        told = "built-in" if babi is None else name_and_digest(babi, BABI_SUFFIXES)
+        between = "built-in" if background is None else name_and_digest(background, TEXT_SUFFIXES)
+        vars(self)["texts"] = f"stories {told}, background {between}, tokenizer {fingerprint(tokenizer)[:12]}"
         vars(self)["_source"] = tokenizer, stories, sentences
 
     @cached_property

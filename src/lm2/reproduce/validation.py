@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lm2.files import replacing
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import Sizes
 
@@ -53,7 +54,8 @@ class Validator:
         found = validate(model, self.ids_NL, self.answer_N)
         line = {"step": step, "seconds": round((before[-1]["seconds"] if before else 0.0) + took, 2), **found}
         text = "".join(json.dumps(one) + "\n" for one in [*before, line])
-        self.path.write_text(text, encoding="utf-8")
+        with replacing(self.path) as beside:
+            beside.write_text(text, encoding="utf-8")
         self._began = time.process_time()
         return found
 
