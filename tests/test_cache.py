@@ -125,6 +125,8 @@ def test_a_cache_that_does_not_fit_is_refused(model, cache):
         model(random_ids(1, 4), past_key_values=other)
     with pytest.raises(ValueError, match=r"the cache has 2 rows, and rows \[2\] were named"):
         cache.select([2])
+    with pytest.raises(ValueError, match="of the 2 rows of the cache none was named"):
+        cache.select([])
     with pytest.raises(ValueError, match=r"rows \[-1\] were named"):
         cache.reset([-1])
 

@@ -9,36 +9,20 @@ import textwrap
 from pathlib import Path
 
 import huggingface_hub.constants
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm2 import LM2ForCausalLM
-from lm2.gguf import load_base
+from lm2.gguf import base_config, load_base
 from lm2.retrofit import convert
 from tests.families import tiny_base, tokens
+from tests.gguf_files import TEMPLATE, byte_tokenizer, write_gguf
 
 OPTIONS = {"memory_slots": 4, "segment_length": 16}
-TEMPLATE = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}"
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE with two specials, the ten digits, the letters and two merges: 97 tokens with fillers."""
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    words = ["<s>", "</s>", "Ġ", *"0123456789", *letters, "th", "the"]
-    words += [f"<filler{number}>" for number in range(97 - len(words))]
-    core = models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[("t", "h"), ("th", "e")])
-    backend = Tokenizer(core)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -56,75 +40,6 @@ def gguf_file(tmp_path_factory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
-def write_gguf(path: Path, architecture: str = "llama", scaling: str | None = None, without: str = "none") -> Path:
-    """The tiny Llama as llama.cpp lays it out in float32: Q and K rows interleaved for its kind of rotary."""
-    gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the gguf extra")
-    base = tiny_base("llama", head_dim=8)
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_name("tiny")
-    config = base.config
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(config.vocab_size)
-    if scaling:
-        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling))
-    add_tokenizer(writer, gguf)
-    for name, value in base.state_dict().items():
-        if name != "lm_head.weight" and without not in name:  # it is tied
-            add_tensor(writer, gguf, name, value.numpy(), config)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def add_tokenizer(writer, gguf) -> None:
-    words = sorted(byte_tokenizer().get_vocab().items(), key=lambda item: item[1])
-    normal, special = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([word for word, _ in words])
-    writer.add_token_types([special if word in ("<s>", "</s>") else normal for word, _ in words])
-    writer.add_token_merges(["t h", "th e"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_chat_template(TEMPLATE)
-
-
-def add_tensor(writer, gguf, name: str, value: np.ndarray, config) -> None:
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
-    if heads:  # halves [first | second] of each head become pairs, as llama.cpp rotates neighbours
-        value = value.reshape(heads, 2, config.head_dim // 2, -1).swapaxes(1, 2).reshape(value.shape)
-    writer.add_tensor(gguf_name(name), np.ascontiguousarray(value))
-
-
-def gguf_name(name: str) -> str:
-    parts = {
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "model.layers.": "blk.",
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
-    }
-    for ours, theirs in parts.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
 @torch.no_grad()
 def test_a_folder_becomes_a_folder(base_folder, tmp_path):
     out = convert(base_folder, tmp_path / "deep" / "out", memory_layers=[1, 3], **OPTIONS)
@@ -139,6 +54,11 @@ def test_a_folder_becomes_a_folder(base_folder, tmp_path):
     assert tokenizer.chat_template == TEMPLATE
     assert {path.suffix for path in out.iterdir()} <= {".json", ".safetensors", ".jinja"}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_the_same_conversion_makes_the_same_weights(base_folder, tmp_path):
+    one, other = (load_file(convert(base_folder, tmp_path / name, **OPTIONS) / "model.safetensors") for name in "ab")
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_base_without_tokenizer_is_converted_without(tmp_path):
@@ -178,8 +98,9 @@ def test_a_gguf_file_cut_anywhere_is_refused_with_its_size(gguf_file, tmp_path, 
     cut = tmp_path / "cut.gguf"
     size = max(4, int(len(data) * share))
     cut.write_bytes(data[:size])
-    with pytest.raises(ValueError, match=rf"damaged or cut short \({size:,} bytes\)"):
-        load_base(cut)
+    for read in (load_base, base_config):
+        with pytest.raises(ValueError, match=rf"damaged or cut short \({size:,} bytes\)"):
+            read(cut)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -200,6 +121,19 @@ def test_a_gguf_file_of_another_architecture_is_refused(tmp_path):
 def test_scaled_rotary_frequencies_are_refused_in_a_gguf_file(tmp_path):
     with pytest.raises(ValueError, match="scales its rotary frequencies"):
         load_base(write_gguf(tmp_path / "scaled.gguf", scaling="linear"))
+
+
+@pytest.mark.parametrize("name", ["scaling.factor", "scale_linear"])
+def test_a_factor_without_a_type_scales_linearly(tmp_path, name):
+    with pytest.raises(ValueError, match="scales its rotary frequencies"):
+        load_base(write_gguf(tmp_path / "scaled.gguf", floats={f"llama.rope.{name}": 4.0}))
+    load_base(write_gguf(tmp_path / "plain.gguf", floats={f"llama.rope.{name}": 1.0}))
+
+
+@pytest.mark.parametrize("bias", ["blk.0.attn_q.bias", "blk.1.ffn_down.bias"])
+def test_biases_that_would_be_dropped_are_refused(tmp_path, bias):
+    with pytest.raises(ValueError, match=rf"has 1 biases that a 'llama' model .* such as {re.escape(bias)}"):
+        load_base(write_gguf(tmp_path / "biased.gguf", bias=bias))
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path):
@@ -239,9 +173,34 @@ def test_a_damaged_folder_is_refused_by_name(base_folder, tmp_path, damage):
         weights.unlink()
     else:
         (folder / "config.json").write_text("{")
-    said = "has damaged or incomplete weights" if damage == "cut" else "cannot be read as a model: "
-    with pytest.raises(ValueError, match=rf"base' {said}"):
+    said = {
+        "cut": "base' has damaged or incomplete weights",
+        "gone": "base' cannot be read as a model: ",
+        "config": r"config\.json is damaged",
+    }
+    with pytest.raises(ValueError, match=said[damage]):
         load_base(folder)
+
+
+@pytest.mark.parametrize("value", [30, "32"], ids=["does not divide", "no number"])
+def test_a_configuration_that_does_not_fit_is_refused(base_folder, tmp_path, value):
+    place = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, "hidden_size": value, "head_dim": None}))
+    for read in (load_base, base_config):
+        with pytest.raises(ValueError, match=r"base' (has values that do not fit|cannot be read)"):
+            read(place)
+
+
+def test_a_configuration_or_a_tokenizer_that_is_none_is_refused(base_folder, tmp_path):
+    place = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    (place / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no tokenizer could be read from '.*base'"):
+        load_base(place)
+    (place / "config.json").write_text("[]")
+    for read in (load_base, base_config):
+        with pytest.raises(ValueError, match=r"config\.json is damaged"):
+            read(place)
 
 
 def test_missing_weights_are_no_random_numbers(base_folder, tmp_path):
@@ -252,7 +211,7 @@ def test_missing_weights_are_no_random_numbers(base_folder, tmp_path):
     with pytest.raises(ValueError, match=rf"base' lacks 1 of the model's weights, such as {re.escape(first)}"):
         convert(place, tmp_path / "out", **OPTIONS)
     save_file({**weights, first: weights[first][:1]}, place / "model.safetensors")
-    with pytest.raises(ValueError, match=r"base' does not fit its config\.json"):
+    with pytest.raises(ValueError, match=rf"base' does not fit its config\.json: {re.escape(first)} has shape \(1,"):
         convert(place, tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out").exists()
 

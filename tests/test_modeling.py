@@ -67,8 +67,8 @@ def test_the_loss_does_not_depend_on_the_side_that_is_padded():
     for left in (0, 3):
         padded, mask = torch.nn.functional.pad(ids, (left, 3 - left)), torch.zeros(1, 23, dtype=torch.long)
         mask[:, left : left + 20] = 1
-        labels = padded.masked_fill(mask == 0, -100)
-        torch.testing.assert_close(model(padded, attention_mask=mask, labels=labels).loss, expected)
+        for labels in (padded, padded.masked_fill(mask == 0, -100)):
+            torch.testing.assert_close(model(padded, attention_mask=mask, labels=labels).loss, expected)
 
 
 def test_what_is_planned_lives_on_the_cpu_whatever_torch_makes_tensors_on():
@@ -137,6 +137,10 @@ def test_hidden_states_and_tuples_and_embeddings_as_inputs():
     assert torch.equal(out.hidden_states[0], model.model.embed_tokens(ids))
     assert torch.equal(model(ids, return_dict=False)[0], out.logits)
     assert torch.equal(model(inputs_embeds=model.model.embed_tokens(ids)).logits, out.logits)
+    model.config.return_dict, model.config.output_hidden_states = False, True
+    logits, _, hidden = model(ids, use_cache=True)
+    assert torch.equal(logits, out.logits)
+    assert len(hidden) == 3
 
 
 def test_inputs_that_do_not_fit_get_a_sentence():

@@ -141,9 +141,11 @@ class LM2Cache(Cache):
         """The rows in the given order; a row may be named twice or not at all. A mask of booleans names those it has.
 
         Raises:
-            ValueError: a row is not there.
+            ValueError: a row is not there, or no row is named.
         """
         index = self._row_index(rows)
+        if self.rows and not index.numel():
+            raise ValueError(f"of the {self.rows} rows of the cache none was named: name one, or make a new cache")
         return self._with(lambda tensor: tensor.index_select(0, index.to(tensor.device)), self.tokens_R[index])
 
     def repeat(self, times: int) -> "LM2Cache":

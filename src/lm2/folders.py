@@ -15,19 +15,48 @@ def check_folder(folder: Path, model_types: tuple[str, ...] = ("lm2",)) -> str:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give the folder of a saved model, such as `lm2 convert` makes")
-    path = folder / "config.json"
-    try:
-        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise ValueError(f"{folder} has no config.json: give the folder of a saved model") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): save the model again") from None
+    model_type = model_type_of(folder)
     if model_type not in model_types:
         raise ValueError(
             f"{folder} holds a model of type {model_type!r}, not {' or '.join(map(repr, model_types))}: run "
             f"`lm2 convert {folder} OUT` first"
         )
     return model_type
+
+
+def model_type_of(folder: Path) -> str:
+    """The `model_type` in the `config.json` of a folder, "" where it has none.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged.
+    """
+    path = folder / "config.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type", ""))
+    except FileNotFoundError:
+        raise ValueError(f"{str(folder)!r} has no config.json: give the folder of a saved model") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): save the model again") from None
+
+
+def read_tokenizer(place: Any, name: str, **options: Any) -> Any:
+    """`AutoTokenizer.from_pretrained(place, **options)`.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(place, **options)
+    except Exception as error:  # what the loader raises differs by format and version
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"no tokenizer could be read from {name} ({reason}): give a folder saved with save_pretrained, a GGUF "
+            "file or a hub name such as 'HuggingFaceTB/SmolLM2-135M'"
+        ) from None
+    assert found is not None
+    return found
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -42,15 +71,22 @@ def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
         ValueError: weights are damaged, missing, or of another shape.
         OSError: as `from_pretrained`, where nothing can be read.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
-        model, found = kind.from_pretrained(place, output_loading_info=True, **options)
+        model, found = kind.from_pretrained(place, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except SafetensorError as error:
         raise ValueError(f"{name} has damaged or incomplete weights ({error}): save or fetch it again") from error
-    except RuntimeError as error:  # what transformers raises for a shape that does not fit
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name} does not fit its config.json ({reason}): save or fetch it again") from error
+    except StrictDataclassError as error:  # Hugging Face's own class is not a ValueError
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} has values that do not fit in its config.json ({reason}): mend them") from error
+    if other := sorted(found["mismatched_keys"]):
+        key, stored, asked = other[0]
+        raise ValueError(
+            f"{name} does not fit its config.json: {key} has shape {tuple(stored)}, and by the configuration it has "
+            f"{tuple(asked)}: save or fetch it again"
+        )
     if missing := sorted(found["missing_keys"]):
         raise ValueError(
             f"{name} lacks {len(missing)} of the model's weights, such as {missing[0]}: save or fetch it again, with "

@@ -14,7 +14,11 @@ class LM2GenerationMixin(GenerationMixin):
     """`generate` for LM2.
 
     With `past_key_values=cache` and no mask, `input_ids` are new tokens only. With a mask as long as `input_ids`, these
-    are the whole text, and the part that the cache holds is skipped, as in Hugging Face.
+    are the whole text, and the part that the cache holds is skipped, as in Hugging Face; `inputs_embeds` always are.
+
+    Raises:
+        ValueError: an empty prompt, nothing new in a whole text, `use_cache=False` with a cache, or another kind of
+            cache asked for.
     """
 
     config: LM2Config
@@ -22,7 +26,12 @@ class LM2GenerationMixin(GenerationMixin):
     def _prepare_cache_for_generation(  # ty: ignore
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+        if (kind := generation_config.cache_implementation) is not None:
+            raise ValueError(f"cache_implementation is {kind!r}, and this model's state is an LM2Cache: leave it out")
+        given = model_kwargs.get("past_key_values") is not None
+        if generation_config.use_cache is False and given:
+            raise ValueError("use_cache is False with a cache to go on from, which would read all again at each token")
+        if generation_config.use_cache is not False and not given:
             model_kwargs["past_key_values"] = LM2Cache(self.config)
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # ty: ignore
 
@@ -35,9 +44,15 @@ class LM2GenerationMixin(GenerationMixin):
         return mask if cache is None else F.pad(mask, (cache.get_seq_length(), 0), value=1)
 
     def prepare_inputs_for_generation(  # ty: ignore
-        self, input_ids: Tensor, next_sequence_length: int | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        inputs_embeds: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
     ) -> dict[str, Any]:
-        length = input_ids.shape[1]
+        """Hugging Face looks into this signature for `inputs_embeds`, which take the place of the first `input_ids`."""
+        length = (inputs_embeds if inputs_embeds is not None and is_first_iteration else input_ids).shape[1]
         if length < 1:
             raise ValueError("the prompt is empty (it has 0 tokens): pass at least one token")
         if next_sequence_length is not None and next_sequence_length < 1:
@@ -45,4 +60,5 @@ class LM2GenerationMixin(GenerationMixin):
                 f"with a mask as long as input_ids these are the whole text, and of its {length} tokens the cache "
                 f"already holds {length - next_sequence_length}: add a token, or pass only new tokens and no mask"
             )
-        return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)  # ty: ignore
+        given = {"inputs_embeds": inputs_embeds, "is_first_iteration": is_first_iteration, **kwargs}
+        return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **given)  # ty: ignore

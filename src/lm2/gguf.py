@@ -2,27 +2,30 @@
 
 * `load_base` takes a local Hugging Face folder, a GGUF file or a hub name, and says in one sentence what is wrong.
 * The configuration is looked at before any weight is read, so an unsupported family costs nothing.
-* GGUF weights are dequantised to float32 by transformers; what it would drop in silence (scaled rotary
-  frequencies) is refused here. A damaged file is found by laying out every tensor first.
+* GGUF weights are dequantised to float32 by transformers; what it would drop in silence (scaled rotary frequencies,
+  biases) is refused here. A damaged file is found by laying out every tensor first.
 """
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from lm2.configuration import BASE_MODEL_TYPES
-from lm2.folders import beside, has_tokenizer, read_whole
+from lm2.folders import beside, has_tokenizer, model_type_of, read_tokenizer, read_whole
 
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+BIASED = {"qwen2": ("attn_q.bias", "attn_k.bias", "attn_v.bias")}
+"""Biases that a model of an architecture has; those of others would be dropped."""
 
 Base = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
 
@@ -63,12 +66,14 @@ def base_config(base: str | Path, offline: bool = False) -> PreTrainedConfig:
     path = Path(base).expanduser()
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(base), "local_files_only": offline}
     if path.is_file():
+        check_gguf(path)
         place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
     elif path.is_dir():
+        check_family(model_type_of(path))
         place = {"pretrained_model_name_or_path": path, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(**place)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(
             f"{str(base)!r} cannot be read as a model ({_first_line(error)}): give a Hugging Face folder, a GGUF file "
             "or a hub name such as 'HuggingFaceTB/SmolLM2-135M-Instruct'"
@@ -79,17 +84,13 @@ def base_config(base: str | Path, offline: bool = False) -> PreTrainedConfig:
 
 def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Base:
     """Load a folder written by `save_pretrained`, without asking the network. Raises ValueError as `load_base`."""
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{str(folder)!r} has no config.json: give a folder saved with `save_pretrained`, or a GGUF file"
-        )
+    check_family(model_type_of(folder))
     try:
-        check_family(PreTrainedConfig.get_config_dict(folder)[0].get("model_type", ""))
         options: dict[str, Any] = {"dtype": dtype or "auto", "local_files_only": True, "use_safetensors": True}
         model = read_whole(AutoModelForCausalLM, folder, repr(str(folder)), **options)
     except OSError as error:
         raise ValueError(f"{str(folder)!r} cannot be read as a model: {_first_line(error)}") from error
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True) if has_tokenizer(folder) else None
+    return model, read_tokenizer(folder, repr(str(folder)), local_files_only=True) if has_tokenizer(folder) else None
 
 
 def load_hub(name: str, dtype: torch.dtype | None = None) -> Base:
@@ -97,7 +98,7 @@ def load_hub(name: str, dtype: torch.dtype | None = None) -> Base:
     try:
         check_family(PreTrainedConfig.get_config_dict(name)[0].get("model_type", ""))
         model = read_whole(AutoModelForCausalLM, name, repr(name), dtype=dtype or "auto", use_safetensors=True)
-        return model, AutoTokenizer.from_pretrained(name)
+        return model, read_tokenizer(name, repr(name))
     except OSError as error:
         raise ValueError(
             f"{name!r} is no local folder or file and could not be fetched from the Hugging Face hub: check the name "
@@ -112,16 +113,11 @@ def load_gguf(path: Path) -> Base:
         ValueError: not a GGUF file, damaged, an unsupported architecture, rotary frequencies that would be lost, or the
             `gguf` package is missing.
     """
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ValueError(
-                f"{str(path)!r} is not a GGUF file: give a GGUF file, or the folder that holds config.json"
-            )
-    brings_tokenizer = _check_gguf(path)
+    brings_tokenizer = check_gguf(path)
     options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
         model = read_whole(AutoModelForCausalLM, path.parent, repr(str(path)), **options)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **options) if brings_tokenizer else None
+        tokenizer = read_tokenizer(path.parent, repr(str(path)), **options) if brings_tokenizer else None
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a model: {_first_line(error)}") from error
     del model.config.quantization_config  # it describes the file; the weights in memory are plain float32
@@ -136,8 +132,17 @@ def check_family(family: str) -> None:
         )
 
 
-def _check_gguf(path: Path) -> bool:
-    """Lay out every tensor of the file, refuse what cannot be represented, and tell whether a tokenizer is inside."""
+def check_gguf(path: Path) -> bool:
+    """Lay out every tensor of the file, refuse what cannot be represented, and tell whether a tokenizer is inside.
+
+    Raises:
+        ValueError: as `load_gguf`.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ValueError(
+                f"{str(path)!r} is not a GGUF file: give a GGUF file, or the folder that holds config.json"
+            )
     try:
         from gguf import GGUFReader
     except ImportError as error:
@@ -146,10 +151,9 @@ def _check_gguf(path: Path) -> bool:
         reader = GGUFReader(path)
         architecture = reader.fields["general.architecture"].contents()
         brings_tokenizer = "tokenizer.ggml.model" in reader.fields
-        scaling = reader.fields.get(f"{architecture}.rope.scaling.type")
-        scaled = scaling is not None and scaling.contents() != "none"
-        scaled = scaled or any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors)
-    except (ValueError, KeyError, IndexError, OverflowError, TypeError) as error:
+        scaled = _scales(reader, architecture)
+        biases = [tensor.name for tensor in reader.tensors if tensor.name.endswith(".bias")]
+    except (ValueError, KeyError, IndexError, OverflowError, TypeError, struct.error) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or cut short ({path.stat().st_size:,} bytes): download it again "
             f"({_first_line(error)})"
@@ -163,7 +167,23 @@ def _check_gguf(path: Path) -> bool:
             f"{str(path)!r} scales its rotary frequencies, which cannot be read from a GGUF file: "
             "give the Hugging Face folder of the same model"
         )
+    if lost := [name for name in biases if not name.endswith(BIASED.get(architecture, ()))]:
+        raise ValueError(
+            f"{str(path)!r} has {len(lost)} biases that a {architecture!r} model read from a GGUF file has no place "
+            f"for, such as {lost[0]}: give the Hugging Face folder of the same model"
+        )
     return brings_tokenizer
+
+
+def _scales(reader: Any, architecture: str) -> bool:
+    """Whether rotary frequencies are scaled; a factor without a type means that they are, linearly."""
+    names = ("scaling.type", "scaling.factor", "scale_linear")
+    kind, *factors = (reader.fields.get(f"{architecture}.rope.{name}") for name in names)
+    if any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+        return True
+    if kind is not None:
+        return kind.contents() != "none"
+    return any(factor is not None and factor.contents() not in (0, 1) for factor in factors)
 
 
 def _could_be_hub_name(base: str) -> bool:

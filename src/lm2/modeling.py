@@ -258,6 +258,8 @@ class LM2Model(LM2PreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds, not both and not neither")
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
         _check_inputs(embeds, cache, self.config)
         read_B = cache.tokens_R if cache is not None and cache.rows else None
@@ -341,7 +343,8 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
         """`LM2Model.forward`, then logits and, with labels, the loss.
 
         Args:
-            labels: (B, L), shifted once over the whole row; -100 is ignored, and so is what a pad would predict.
+            labels: (B, L), shifted once over the whole row; -100 is ignored, and so are pads: their labels, and what
+                they would predict.
             logits_to_keep: 0 for all columns, n for the last n, or the columns' indices.
             num_items_in_batch: what the summed loss is divided by; None divides by the number of labelled tokens.
 
@@ -360,6 +363,7 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
         )
         loss = logits = None
         if labels is not None:
@@ -374,8 +378,9 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
     def _loss(self, h_BLD: Tensor, labels_BL: Tensor, mask_BL: Tensor | None, num_items: int | Tensor | None) -> Tensor:
         target_BL = labels_BL[:, 1:].to(h_BLD.device)
         labelled = target_BL != -100
-        if mask_BL is not None:  # a pad predicts nothing, or the side on which rows are padded would count
-            labelled = labelled & mask_BL[:, -labels_BL.shape[1] : -1].to(h_BLD.device, torch.bool)
+        if mask_BL is not None:  # or the side on which rows are padded would count
+            real_BL = mask_BL[:, -labels_BL.shape[1] :].to(h_BLD.device, torch.bool)
+            labelled = labelled & real_BL[:, :-1] & real_BL[:, 1:]
         if isinstance(num_items, Tensor):
             num_items = num_items.to(h_BLD.device)
         total = summed_cross_entropy(self.lm_head, h_BLD[:, :-1][labelled], target_BL[labelled], self.vocab_size)

@@ -110,7 +110,9 @@ def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
     out = Path(out).expanduser()
     _check_free(out)
     model, tokenizer = load_base(base)
-    model = add_memory(model, **memory)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what is drawn of a new memory: the same command makes the same folder
+        model = add_memory(model, **memory)
     save_folder(model, tokenizer, out)
     return out
 
@@ -118,6 +120,8 @@ def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
 def _check_float_weights(model: PreTrainedModel) -> None:
     """A quantised layer keeps its weights under other names, or as integers; copying it by name would be wrong."""
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name} is not in memory, but offloaded or on the meta device: load the base whole")
         if not parameter.is_floating_point():
             raise ValueError(f"{name} is stored as {parameter.dtype}: load the base with float weights, not quantised")
 

@@ -1,5 +1,6 @@
 """`lm2 generate`: a prompt, a stream, and a memory kept in a file."""
 
+import copy
 import errno
 import io
 import json
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from lm2 import LM2Cache, LM2ForCausalLM
+from lm2.cli.generate import encode
 from lm2_command import main
 
 PROMPT = "Mary went to the kitchen . John is in the garden ."
@@ -36,6 +38,18 @@ def test_it_is_the_models_own_greedy_continuation(folder, tokenizer, capsys):
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     whole = model.generate(ids, max_new_tokens=5, do_sample=False)[0, ids.shape[1] :]
     assert capsys.readouterr().out.split() == tokenizer.decode(whole).split()
+
+
+def test_beams_that_a_model_asks_for_are_left_out(folder, tmp_path, capsys):
+    """What is printed as it comes cannot be taken back."""
+    shutil.copytree(folder, tmp_path / "beams")
+    path = tmp_path / "beams" / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_beams": 3}))
+    outputs = []
+    for place in (folder, tmp_path / "beams"):
+        assert generate(place, PROMPT, "--max-new-tokens", "5") == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
 
 
 def test_sampling_follows_the_seed(folder, capsys):
@@ -111,6 +125,29 @@ def test_a_text_that_goes_on_has_no_start_token(tmp_path, capsys):
     assert LM2Cache.load(file, model).seen == len(tokenizer(story + question).input_ids) + 1
 
 
+def test_a_further_message_is_written_as_in_the_whole_conversation(folder, tokenizer, tmp_path, capsys):
+    """A system's message comes once; an answer ends with the token that ended it."""
+    chat = copy.deepcopy(tokenizer)
+    chat.eos_token = "."
+    chat.chat_template = (
+        "John is in the kitchen . {% for m in messages %}{{ 'Where' if m['role'] == 'user' else 'Sandra' }} "
+        "{{ m['content'] }}. {% endfor %}{% if add_generation_prompt %}Sandra {% endif %}"
+    )
+    shutil.copytree(folder, tmp_path / "chat")
+    chat.save_pretrained(tmp_path / "chat")
+    file = tmp_path / "talk.safetensors"
+    turns = ["Mary ", "Daniel "]
+    said = [{"role": "user", "content": turns[0]}, {"role": "assistant", "content": "garden "}]
+    whole = chat.apply_chat_template([*said, {"role": "user", "content": turns[1]}], add_generation_prompt=True)
+    first, second = (encode(chat, turn, chat=True, begins=not i)[0].tolist() for i, turn in enumerate(turns))
+    answer = chat("garden .", add_special_tokens=False).input_ids
+    assert first + answer + second == whole["input_ids"]
+    for _ in range(2):
+        assert generate(tmp_path / "chat", "Mary ", "--chat", "--cache", str(file), "--max-new-tokens", "2") == 0
+    n = len(encode(chat, "Mary ", chat=True, begins=False)[0])
+    assert f"has read {len(first) + 2 + n + 2} tokens" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("prompt", "flags", "message"),
     [
@@ -123,6 +160,9 @@ def test_a_text_that_goes_on_has_no_start_token(tmp_path, capsys):
         (PROMPT, ["--read-only"], "--read-only needs a memory that was kept, and --cache is not given"),
         (PROMPT, ["--read-only", "--cache", "no.safetensors"], "and --cache is no.safetensors"),
         (PROMPT, ["--temperature", "-1"], "--temperature is -1.0: it must be 0"),
+        (PROMPT, ["--temperature", "nan"], "--temperature is nan: it must be 0"),
+        (PROMPT, ["--seed", "-1"], "--seed is -1: it must be 0 or more, and below 2^32"),
+        ("Mary \udcff", [], r"the prompt: \udcff is half of a character"),
         (PROMPT, ["--chat"], "has no chat format: leave out --chat"),
     ],
 )

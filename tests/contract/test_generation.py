@@ -102,3 +102,32 @@ def test_an_empty_prompt_is_refused():
         model(torch.zeros(1, 0, dtype=torch.long))
     with pytest.raises(ValueError, match=r"the prompt is empty \(it has 0 tokens\)"):
         generate(model, torch.zeros(1, 0, dtype=torch.long))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_embeddings_are_read_as_their_tokens(mode):
+    model = tiny_model("fewer slots than tokens")
+    ids, mask = padded([random_ids(1, n, seed=n)[0] for n in (13, 4, 6)], "left")
+    embeds = model.get_input_embeddings()(ids)
+    expected = generate(model, ids, attention_mask=mask, **MODES[mode])[:, ids.shape[1] :]
+    assert torch.equal(generate(model, None, inputs_embeds=embeds, attention_mask=mask, **MODES[mode]), expected)
+
+
+def test_embeddings_with_a_cache_are_the_whole_text():
+    model = tiny_model("fewer slots than tokens")
+    ids, cache = random_ids(2, 13), LM2Cache(model.config)
+    with torch.no_grad():
+        model(ids[:, :6], past_key_values=cache)
+    embeds = model.get_input_embeddings()(ids)
+    expected = generate(model, ids, do_sample=False)[:, -NEW:]
+    assert torch.equal(generate(model, None, inputs_embeds=embeds, past_key_values=cache, do_sample=False), expected)
+    with pytest.raises(ValueError, match="of its 13 tokens the cache already holds 26"):
+        generate(model, None, inputs_embeds=embeds, past_key_values=cache, do_sample=False)
+
+
+def test_a_cache_that_would_be_read_into_again_and_again_is_refused():
+    model = tiny_model("fewer slots than tokens")
+    with pytest.raises(ValueError, match="use_cache is False with a cache to go on from"):
+        generate(model, random_ids(1, 6), past_key_values=LM2Cache(model.config), use_cache=False)
+    with pytest.raises(ValueError, match="cache_implementation is 'static', and this model's state is an LM2Cache"):
+        generate(model, random_ids(1, 6), cache_implementation="static")

@@ -5,11 +5,20 @@ import shutil
 import pytest
 import torch
 
-from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_runner, parse_spec, parse_specs
+from lm2.evaluation.models import (
+    ModelSpec,
+    RunnerOptions,
+    fingerprint,
+    load_model,
+    load_runner,
+    parse_spec,
+    parse_specs,
+)
 from lm2.evaluation.runners.attention import AttentionRunner
 from lm2.evaluation.runners.memory import StreamingRunner
 from lm2.evaluation.runners.rag import RagRunner
 from tests.evaluation import tiny
+from tests.gguf_files import write_gguf
 
 
 @pytest.mark.parametrize(
@@ -100,6 +109,20 @@ def test_plain_models_run_as_asked(folders):
     assert "BM25" in rag.description["retriever"]
     kinds = [runner.description["kind"] for runner in made.values()]
     assert kinds == ["full attention"] * 2 + ["the last 99 tokens", "sliding window of 9 tokens", "retrieval"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "lm2"])
+def test_rotary_frequencies_are_not_rounded(folders, kind):
+    """Those of bfloat16 lose the place of a token in a text of thousands."""
+    model, _ = load_model(str(folders[kind]), RunnerOptions(dtype="bfloat16"))
+    assert model.dtype == torch.bfloat16
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_weights_of_a_gguf_file_are_as_asked_for(tmp_path):
+    model, _ = load_model(str(write_gguf(tmp_path / "tiny.gguf")), RunnerOptions(dtype="bfloat16"))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
 
 
 def test_fingerprints_tell_models_apart():

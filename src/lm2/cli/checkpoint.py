@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm2.folders import check_folder, has_tokenizer, read_whole
+from lm2.folders import check_folder, has_tokenizer, read_tokenizer, read_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,12 +25,11 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
     """The model of `folder`, in evaluation mode on the GPU if there is one, and its tokenizer.
 
     Raises:
-        ValueError: as `check_folder` and `read_whole`; transformers raises OSError if there is no file of weights or
-            no tokenizer.
+        ValueError: as `check_folder`, `read_whole` and `read_tokenizer`; transformers raises OSError if there is no
+            file of weights.
     """
     check_folder(folder)
     import torch
-    from transformers import AutoTokenizer
 
     from lm2 import LM2ForCausalLM
 
@@ -39,6 +38,4 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
         raise ValueError(f"{folder} holds no tokenizer: save the base's there with tokenizer.save_pretrained")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = read_whole(LM2ForCausalLM, folder, str(folder), local_files_only=True).to(device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    assert tokenizer is not None
-    return model, tokenizer
+    return model, read_tokenizer(folder, str(folder), local_files_only=True)

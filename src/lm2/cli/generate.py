@@ -1,6 +1,7 @@
 """`lm2 generate MODEL PROMPT`: continue a text, with a memory that can outlive the process."""
 
 import copy
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ EXAMPLES = (
     "lm2 generate smollm2-lm2 - --cache book.safetensors --max-new-tokens 0 < book.txt",
     'lm2 generate smollm2-lm2 "Who is Ada?" --cache book.safetensors --read-only',
 )
+SAID = "[what was said before]"
 STOPPED = "The cache file is as it was before this command."
 
 
@@ -38,7 +40,7 @@ class Options:
     read_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave the file of the memory as it is: the prompt and its continuation are forgotten."""
     chat: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Give the prompt as a user's message, in the model's chat format."""
+    """Give the prompt as a user's message, in the model's chat format; with a memory of something, as a further one."""
     max_new_tokens: int = 64
     """Stop after so many tokens; 0 only reads the prompt, into --cache."""
     temperature: float = 0.0
@@ -57,8 +59,10 @@ class Options:
             raise ValueError(f"--cache is {self.cache}, which is a folder: give a file")
         if kept and not self.cache.absolute().parent.is_dir():
             raise ValueError(f"--cache is {self.cache}, and there is no folder {self.cache.parent}: make it first")
-        if self.temperature < 0:
-            raise ValueError(f"--temperature is {self.temperature}: it must be 0 (greedy) or more")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"--temperature is {self.temperature}: it must be 0 (greedy) or more, and finite")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed is {self.seed}: it must be 0 or more, and below 2^32")
         if self.read_only and (self.cache is None or not self.cache.exists()):
             raise ValueError(
                 f"--read-only needs a memory that was kept, and --cache is {self.cache or 'not given'}: read a text "
@@ -75,6 +79,9 @@ def run(options: Options) -> None:
     from transformers import set_seed
 
     from lm2 import LM2Cache
+    from lm2.data.sources import checked
+
+    checked(text, "the prompt")
 
     model, tokenizer = load(options.model)
     known = options.cache is not None and options.cache.exists()
@@ -97,7 +104,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool, begin
     """Token ids (1, L) of a plain text, or of a user's message in the chat format.
 
     Args:
-        begins: whether nothing was read before; only then the tokenizer's start token is put before a plain text.
+        begins: whether nothing was read before; only then a start token is put before a plain text, and what a chat
+            format begins with, such as a system's message, before a user's.
 
     Raises:
         ValueError: `chat` with a tokenizer that has no chat format.
@@ -106,8 +114,13 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool, begin
         return tokenizer(text, return_tensors="pt", add_special_tokens=begins).input_ids
     if tokenizer.chat_template is None:
         raise ValueError("this model's tokenizer has no chat format: leave out --chat")
-    message = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    before = [] if begins else [{"role": "user", "content": SAID}, {"role": "assistant", "content": SAID}]
+    message = {"role": "user", "content": text}
+    rendered = tokenizer.apply_chat_template([*before, message], add_generation_prompt=True, tokenize=False)
+    assert isinstance(rendered, str)
+    if before:
+        # An answer was read with the token that ended it, so that what follows is what a whole conversation has there.
+        rendered = rendered.split(SAID, 2)[2].removeprefix(tokenizer.eos_token or "")
     return tokenizer(rendered, add_special_tokens=False, return_tensors="pt").input_ids
 
 
@@ -134,6 +147,7 @@ def stream(
     settings = copy.deepcopy(model.generation_config)
     settings.update(
         max_new_tokens=options.max_new_tokens,
+        num_beams=1,  # what is printed as it comes cannot be taken back
         do_sample=options.temperature > 0,
         temperature=options.temperature or None,
         **({} if options.temperature else {"top_p": None, "top_k": None}),  # transformers warns of them when greedy

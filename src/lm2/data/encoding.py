@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lm2.data.tokenizer import opening
+from lm2.folders import read_tokenizer
 
 PROBE = "Where's Zoë? 3.14\t% of 1,024\n\n  def f(x_1): return {'a': [x_1]}  # naïve 東京 😀"
 """Cut in different ways by tokenizers that share a vocabulary but not their rules."""
@@ -100,16 +101,6 @@ def load_tokenizer(place: str) -> PreTrainedTokenizerBase:
         ValueError: there is none.
     """
     path = Path(place).expanduser()
-    try:
-        if path.is_file():
-            found = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-        else:
-            found = AutoTokenizer.from_pretrained(path if path.is_dir() else place, local_files_only=path.is_dir())
-    except Exception as error:  # what the loader raises differs by format and version
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(
-            f"no tokenizer could be read from {place!r} ({reason}): give a folder saved with save_pretrained, a GGUF "
-            "file or a hub name such as 'HuggingFaceTB/SmolLM2-135M'"
-        ) from None
-    assert found is not None
-    return found
+    if path.is_file():
+        return read_tokenizer(path.parent, repr(place), gguf_file=path.name, local_files_only=True)
+    return read_tokenizer(path if path.is_dir() else place, repr(place), local_files_only=path.is_dir())

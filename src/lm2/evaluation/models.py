@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lm2.evaluation.config import Dtype
-from lm2.folders import beside, has_tokenizer, read_whole
+from lm2.folders import beside, has_tokenizer, model_type_of, read_tokenizer, read_whole
 
 KINDS = {"full": False, "last": True, "window": True, "rag": True}
 """Each kind, and whether it takes a number."""
@@ -211,7 +211,7 @@ def load_model(source: str, options: RunnerOptions) -> tuple[Any, Any]:
     model, tokenizer = _read(source, dtype)
     if tokenizer is None:
         raise ValueError(f"{source} has no tokenizer: save one beside the model with save_pretrained")
-    return model.to(device=device, dtype=dtype).eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def _check_device(device: str) -> None:
@@ -225,7 +225,7 @@ def _check_device(device: str) -> None:
 
 
 def _read(source: str, dtype: Any) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     import lm2
     import lm2.baselines  # noqa: F401  (makes RMT and ARMT known to the Auto classes)
@@ -233,22 +233,25 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
 
     path = Path(source)
     if path.is_file():
-        return load_gguf(path)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ValueError(f"{source} has no config.json: give a folder saved with save_pretrained, or a GGUF file")
+        model, tokenizer = load_gguf(path)
+        for parameter in model.parameters():  # not buffers, which rotary frequencies are: rounded ones lose the place
+            parameter.data = parameter.data.to(dtype)
+        return model, tokenizer
     local = path.is_dir()
+    if local:
+        model_type_of(path)
     if not local and (source.count("/") > 1 or source.startswith((".", "/", "~")) or source.endswith(".gguf")):
         raise ValueError(f"there is no folder or file {source}: give a folder, a GGUF file or a hub name")
     place = str(path) if local else source
-    has_one = not local or has_tokenizer(path)
     try:
         model = read_whole(AutoModelForCausalLM, place, source, dtype=dtype, local_files_only=local)
-        return model, AutoTokenizer.from_pretrained(place, local_files_only=local) if has_one else None
     except (OSError, ValueError) as error:
         elsewhere = f"check the name and the network, or give a local folder{beside(source)}"
         remedy = "save it again" if local else elsewhere
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{source} cannot be read as a causal language model ({reason}): {remedy}") from error
+    has_one = not local or has_tokenizer(path)
+    return model, read_tokenizer(place, source, local_files_only=local) if has_one else None
 
 
 def fingerprint(model: Any) -> str:

@@ -11,9 +11,10 @@ import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 import lm2.baselines  # noqa: F401  registers RMT and ARMT, as `import lm2` does LM2
+from lm2.folders import read_tokenizer
 from lm2.training.sharding import SHARDS, untied
 
 
@@ -89,9 +90,8 @@ def _check_complete(folder: Path, wanted: dict[str, Tensor], found: dict[str, An
 def _save_tokenizer(checkpoint: Path, tokenizer: str | Path | None, out: Path) -> None:
     if tokenizer is None and not (checkpoint / "tokenizer_config.json").is_file():
         return
-    found = AutoTokenizer.from_pretrained(tokenizer or checkpoint)
-    assert found is not None
-    found.save_pretrained(out)
+    place = tokenizer or checkpoint
+    read_tokenizer(place, repr(str(place))).save_pretrained(out)
 
 
 def _check_equal(folder: Path, weights: dict[str, Tensor]) -> None:
