@@ -22,6 +22,7 @@ import tyro
 from lm2.demo.recipe import Phase
 from lm2.environment import environment
 from lm2.errors import Problems
+from lm2.evaluation.compare import p_value
 from lm2.evaluation.controls import MAIN
 from lm2.evaluation.page import table
 from lm2.evaluation.report import collect as report_of
@@ -108,7 +109,7 @@ def main(options: Options) -> None:
     result = collect(config, sizes, options.names)
     print(page(result))
     for other, cells in result["paired"].items():
-        print(f"LM2 against {other}: p = {cells[-1]['p']:.2g}")
+        print(f"LM2 against {other}: p = {p_value(cells[-1]['p'])}")
     if options.out is not None:
         settings = {"segments": options.segments, "share": options.share, **published_settings(options.run)}
         write_json(options.out, {**settings, "environment": environment(), **result})
@@ -128,7 +129,7 @@ def begin(options: Options) -> None:
 
 
 def collect(config: ReproduceConfig, sizes: Sizes, names: Sequence[str]) -> dict[str, Any]:
-    """What each contender answers, LM2 against each other one (McNemar's test), and how its training ended."""
+    """What each contender answers, LM2 against each other one (a paired test), and how its training ended."""
     source = material.samples(config)
 
     def report(cells: Cells) -> Report:

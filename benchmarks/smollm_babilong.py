@@ -33,11 +33,12 @@ from lm2.deadline import TimeUp, until
 from lm2.environment import environment
 from lm2.evaluation import page
 from lm2.evaluation.babilong import SampleSource
-from lm2.evaluation.compare import compare
+from lm2.evaluation.compare import compare, p_value
 from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.engine import Asked, answers_folder, evaluate
 from lm2.evaluation.output import write_report
 from lm2.evaluation.report import REPORT_FILE, collect, save
+from lm2.files import replacing
 from lm2.gguf import base_config, load_base
 from lm2.recipes.findings import Findings
 from lm2.recipes.finetune import babilong_run
@@ -252,12 +253,14 @@ def device() -> str:
 
 
 def note_piece(options: Options, minutes: float, done: bool) -> list[dict[str, Any]]:
-    """Add this piece of work to those of before, and return all."""
+    """Add this piece of work to those of before, and return all; a line that a kill left unfinished goes."""
     path = options.out / PIECES_FILE
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     piece = {"device": device(), "commit": environment()["commit"], "minutes": round(minutes, 2), "done": done}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(piece) + "\n")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    pieces = [*(json.loads(line) for line in lines if line.endswith("\n")), piece]
+    with replacing(path) as beside:
+        beside.write_text("".join(json.dumps(one) + "\n" for one in pieces), encoding="utf-8")
+    return pieces
 
 
 def contender_facts(plan: Plan, size: Size) -> dict[str, Any]:
@@ -329,7 +332,8 @@ def page_of_pair(pair: dict[str, Any]) -> str:
     (first, second), total = pair["models"], pair["cells"][-1]
     return (
         f"{first} and {second}, all {total['n']} samples: {total['first']} and {total['second']} right, "
-        f"{total['only_first']} and {total['only_second']} by one alone, p = {total['p']:.2g} (McNemar, two-sided)."
+        f"{total['only_first']} and {total['only_second']} by one alone, p = {p_value(total['p'])} (exact sign-flip test "
+        "over stories)."
     )
 
 

@@ -120,7 +120,7 @@ class LM2Cache(Cache):
                     f"the cache belongs to another model: its {name} is {own} and this model's is {asked}; "
                     "make one with LM2Cache(model.config)"
                 )
-        if self.rows and self.rows != rows:
+        if self.states and self.rows != rows:
             raise ValueError(
                 f"the cache has {self.rows} rows and the input has {rows}: use cache.select(...) or "
                 "cache.repeat(...) to bring them together"
@@ -141,11 +141,9 @@ class LM2Cache(Cache):
         """The rows in the given order; a row may be named twice or not at all. A mask of booleans names those it has.
 
         Raises:
-            ValueError: a row is not there, or no row is named.
+            ValueError: a row is not there.
         """
         index = self._row_index(rows)
-        if self.rows and not index.numel():
-            raise ValueError(f"of the {self.rows} rows of the cache none was named: name one, or make a new cache")
         return self._with(lambda tensor: tensor.index_select(0, index.to(tensor.device)), self.tokens_R[index])
 
     def repeat(self, times: int) -> "LM2Cache":

@@ -35,14 +35,28 @@ def test_cells_and_their_total(reports):
     assert (short["first"], short["second"], short["only_first"], short["only_second"]) == (4, 1, 3, 0)
     assert short["p"] == pytest.approx(0.25)
     assert (long["n"], long["p"]) == (4, pytest.approx(0.125))
-    assert (total["task"], total["n"], total["only_first"], total["p"]) == ("all", 8, 7, pytest.approx(2 / 2**7))
-    assert "| all | all | 8 | 100.0 | 12.5 | 7 | 0 | 0.016 |" in markdown(found)
+    assert (total["task"], total["n"], total["only_first"], total["p"]) == ("all", 8, 7, pytest.approx(2 / 2**4))
+    assert "| all | all | 8 | 100.0 | 12.5 | 7 | 0 | 0.12 |" in markdown(found)
+
+
+def test_questions_about_one_story_hang_together(reports):
+    """Two stories here, each with two questions, asked at two lengths."""
+    for path in reports:
+        change(path, lambda report: [row.update(of="one one two two") for row in report["stories"]])
+    short, long, total = compare(*reports)["cells"]
+    assert [cell["p"] for cell in (short, long, total)] == [0.5, 0.5, 0.5]
+
+
+def test_a_report_that_tells_no_stories_has_one_for_each_sample(reports):
+    for path in reports:
+        change(path, lambda report: report.pop("stories"))
+    assert compare(*reports)["cells"][-1]["p"] == pytest.approx(2 / 2**7)
 
 
 def test_the_command_prints_and_writes(reports, tmp_path, capsys):
     out = tmp_path / "found.json"
     assert main(["eval", "compare", *map(str, reports), "--out", str(out)]) == 0
-    assert "McNemar" in capsys.readouterr().out
+    assert "exact sign-flip test over the stories" in capsys.readouterr().out
     assert json.loads(out.read_text()) == compare(*reports)
 
 

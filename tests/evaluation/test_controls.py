@@ -68,10 +68,12 @@ def test_conditions_of_models_with_and_without_memory():
     assert set(conditions(Memory(), CONTROLS)) | {"plain"} == set(MEANINGS)
 
 
-def test_neighbours_swap_and_a_last_one_takes_the_one_before():
-    assert [partner(i, range(5)) for i in range(5)] == [1, 0, 3, 2, 3]
-    assert partner(0, [0]) is None
-    assert partner(1, [1, 2]) == 2
+def test_a_memory_is_exchanged_with_that_of_another_story():
+    stories = [*"aaabbc"]
+    assert [partner(i, stories) for i in range(6)] == [3, 3, 3, 2, 2, 4]
+    assert [partner(i, [*stories, "c", "d"]) for i in range(6)] == [3, 3, 3, 2, 2, 4]
+    assert [partner(i, [*"aaa"]) for i in range(3)] == [1, 0, 1]
+    assert partner(0, ["a"]) is None
 
 
 def test_a_plain_model_is_asked_the_prompt_without_its_last_space():

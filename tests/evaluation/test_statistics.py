@@ -1,36 +1,46 @@
 """The exact paired test and the interval over seeds; Wilson's interval is tested with the demo's report."""
 
 import math
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm2.evaluation.statistics import mcnemar, t_975, t_interval
+from lm2.evaluation.statistics import sign_flip, t_975, t_interval
 
 
 @pytest.mark.parametrize(
     ("b", "c", "p"), [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 0.0625), (1, 9, 0.021484375), (2, 10, 0.03857421875)]
 )
 def test_known_values(b, c, p):
-    assert mcnemar(b, c) == pytest.approx(p, rel=1e-12)
+    assert sign_flip([1] * b + [-1] * c) == pytest.approx(p, rel=1e-12)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_it_is_the_sum_over_all_coin_sequences(b, c):
+def test_with_a_question_a_cluster_it_is_mcnemars(b, c):
     n = b + c
     probability = sum(math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(b - c)) / 2**n
-    assert mcnemar(b, c) == mcnemar(c, b) == pytest.approx(probability, rel=1e-12)
+    assert sign_flip([1] * b + [-1] * c + [0]) == pytest.approx(probability, rel=1e-12)
+
+
+@given(st.lists(st.integers(-4, 4), max_size=9))
+def test_it_is_the_share_of_all_signs_that_are_as_far_out(differences):
+    sums = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
+    far = sum(abs(found) >= abs(sum(differences)) for found in sums) / len(sums)
+    assert sign_flip(differences) == pytest.approx(far, rel=1e-12)
+
+
+def test_what_hangs_together_counts_once():
+    assert sign_flip([4] * 5) == sign_flip([1] * 5) == 0.0625
 
 
 def test_large_counts_do_not_overflow():
-    assert 0.0048 < mcnemar(2400, 2600) < 0.0050
-    assert mcnemar(0, 5000) == 0.0
-
-
-def test_counts_are_not_negative():
-    with pytest.raises(ValueError, match="was given -1 and 3"):
-        mcnemar(-1, 3)
+    assert 0.0048 < sign_flip([1] * 2400 + [-1] * 2600) < 0.0050
+    assert sign_flip([1] * 5000) == 0.0
 
 
 def test_t_interval_against_a_known_value():

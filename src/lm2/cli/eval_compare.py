@@ -15,7 +15,7 @@ STOPPED = "Nothing was written."
 
 @dataclass(frozen=True)
 class Options:
-    """Test whether one of two models answers the same samples better (McNemar's exact paired test)."""
+    """Test whether one of two models answers the same samples better (an exact paired test)."""
 
     first: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
     """A report.json of `lm2 eval babilong`, or its folder."""

@@ -10,6 +10,7 @@ facts) tokens, its last sentence cut; for each fact one gap between sentences, u
 space before every fact and sentence; stripped. At 0k there is no background.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -61,6 +62,12 @@ class Sample:
     target: str
     facts: tuple[Fact, ...]
     content: Content = field(repr=False, compare=False)
+
+    @property
+    def story(self) -> str:
+        """A short hash of how the story begins, the same for all questions about it; of unknown facts, of the row."""
+        begins = [fact.text for fact in self.facts[:2]] or [str(self.index)]
+        return hashlib.sha256("\n".join([self.task, *begins]).encode()).hexdigest()[:8]
 
     def text(self) -> Iterator[str]:
         """The context in order, in pieces of a few sentences that begin with their space (all but the first)."""

@@ -1,8 +1,11 @@
 """Two BABILong reports side by side: is one model better on the same samples, or is it luck?
 
-The test is McNemar's, exact and two-sided, on the samples that only one of the two has right.
+The test is exact and two-sided (`lm2.evaluation.statistics.sign_flip`). Questions about one story are answered together
+or not, and the same ones are asked at several lengths: what is taken to be independent are the stories.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 from lm2.evaluation.controls import MAIN
 from lm2.evaluation.page import table
 from lm2.evaluation.report import load, ordered
-from lm2.evaluation.statistics import mcnemar
+from lm2.evaluation.statistics import sign_flip
 
 Cells = dict[tuple[str, str], dict[str, Any]]
 
@@ -66,8 +69,10 @@ def compare(
         )
     for key in common:
         _check_same_samples(key, own[key], other[key], (first, second))
-    rows = [_compare(*key, own[key]["right"], other[key]["right"]) for key in common]
-    everything = _compare("all", "all", *("".join(cells[key]["right"] for key in common) for cells in (own, other)))
+    stories = _stories(reports, own)
+    pairs = {key: [*zip(own[key]["right"], other[key]["right"], stories[key], strict=True)] for key in common}
+    rows = [_compare(*key, pairs[key]) for key in common]
+    everything = _compare("all", "all", [((*pair[:2], (key[0], pair[2]))) for key in common for pair in pairs[key]])
     too_long = [list(key) for key in both if key not in common]
     return {"models": names, "rule": rule, "cells": [asdict(row) for row in [*rows, everything]], "too_long": too_long}
 
@@ -100,15 +105,30 @@ def _check_same_samples(key: tuple[str, str], own: dict, other: dict, paths: tup
         )
 
 
-def _compare(task: str, length: str, first: str, second: str) -> Comparison:
-    pairs = list(zip(first, second, strict=True))
-    only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
-    p = mcnemar(only_first, only_second)
-    return Comparison(task, length, len(pairs), first.count("1"), second.count("1"), only_first, only_second, p)
+def _stories(reports: Iterable[dict[str, Any]], cells: Cells) -> dict[tuple[str, str], list[str]]:
+    """Which story each sample of a cell is about; a report of before does not tell, and each has one of its own."""
+    told = {(row["task"], row["length"]): row["of"].split() for report in reports for row in report.get("stories", ())}
+    own = {key: [f"{number} at {key[1]}" for number in range(cell["n"])] for key, cell in cells.items()}
+    return {key: told.get(key, own[key])[: cell["n"]] for key, cell in cells.items()}
+
+
+def _compare(task: str, length: str, answers: list[tuple[str, str, Any]]) -> Comparison:
+    """Of answers, each with whether the first and the second have it right ("1" or "0"), and its story."""
+    pairs, by_story = Counter((first, second) for first, second, _ in answers), Counter[Any]()
+    for first, second, story in answers:
+        by_story[story] += int(first) - int(second)
+    only_first, only_second, both = pairs["1", "0"], pairs["0", "1"], pairs["1", "1"]
+    p = sign_flip([*by_story.values()])
+    return Comparison(task, length, len(answers), only_first + both, only_second + both, only_first, only_second, p)
 
 
 def _list(cells: Cells) -> str:
     return ", ".join(ordered(task for task, _ in cells)) + " at " + ", ".join(ordered(length for _, length in cells))
+
+
+def p_value(p: float) -> str:
+    """With two digits; what is too small for a floating-point number is so."""
+    return f"{p:.2g}" if p else "< 1e-300"
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -121,10 +141,11 @@ def markdown(found: dict[str, Any]) -> str:
         [
             *(row["task"], row["length"], f"{row['n']}"),
             *(f"{100 * row[name] / row['n']:.1f}" for name in ("first", "second")),
-            *(f"{row['only_first']}", f"{row['only_second']}", f"{row['p']:.2g}"),
+            *(f"{row['only_first']}", f"{row['only_second']}", p_value(row["p"])),
         ]
         for row in found["cells"]
     ]
     left_out = ", ".join(" ".join(key) for key in found["too_long"])
     rest = f" Left out, since some text was too long for one of the two: {left_out}." if left_out else ""
-    return table(header, rows, 2) + f"\n\np: McNemar's exact paired test, two-sided; {found['rule']} rule.{rest}"
+    test = "exact sign-flip test over the stories that the questions are about"
+    return table(header, rows, 2) + f"\n\np: {test}, two-sided; {found['rule']} rule.{rest}"

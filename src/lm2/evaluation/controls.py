@@ -3,11 +3,12 @@
 plain, carried   as the model works; `carried` is the name for models with a memory
 reset            the start memory before each segment: what the last segments alone give
 frozen           nothing is written after the first half of the text's segments
-exchanged        the question is asked with the memory of another sample of the same cell
+exchanged        the last segment and the question with the memory of another sample of the same cell, of another story
 question         the question with an empty context: what the wording alone gives
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from lm2.evaluation.models import MemoryRunner, Runner
@@ -22,7 +23,7 @@ MEANINGS = {
     "carried": "memory carried from segment to segment",
     "reset": "start memory before each segment",
     "frozen": "no write after the first half of the text",
-    "exchanged": "asked with the memory of another sample",
+    "exchanged": "asked with the memory of another story",
     "question": "asked without the text",
 }
 
@@ -46,10 +47,18 @@ def conditions(runner: Runner, controls: Iterable[str]) -> tuple[str, ...]:
     return (main_condition(runner), *own, QUESTION)
 
 
-def partner(index: int, indices: Iterable[int]) -> int | None:
-    """Whose memory sample `index` gets: samples 2i and 2i + 1 swap, one without a neighbour takes the one before."""
-    there = set(indices)
-    return next((other for other in (index ^ 1, index - 1, index + 1) if other in there), None)
+def partner(number: int, stories: Sequence[str]) -> int | None:
+    """Whose memory sample `number` gets: that of the last one before it whose story is another, or the first after it.
+
+    Consecutive questions are mostly about one story, whose memory would know the answer. Where there is no other story
+    it is the neighbour's.
+
+    Args:
+        stories: of the samples in order.
+    """
+    others = [*range(number - 1, -1, -1), *range(number + 1, len(stories))]
+    different = (other for other in others if stories[other] != stories[number])
+    return next(chain(different, others), None)
 
 
 class Query(NamedTuple):

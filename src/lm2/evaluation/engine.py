@@ -2,8 +2,7 @@
 
 Answers lie in `OUT/answers/MODEL/records.RANK.jsonl`. What decides an answer (model, samples, prompt) is in the first
 line of each file, and what does not (tasks, lengths, number of samples, scoring rule) is not: a run can be extended,
-and scored again, without asking anything twice. (The last of an odd number of samples is exchanged with the one before
-it, and stays so when there are more.)
+and scored again, without asking anything twice; but what was exchanged with another sample than it would be now.
 """
 
 import hashlib
@@ -48,6 +47,11 @@ class Job(NamedTuple):
         return (*self.cell, self.sample.index, self.condition)
 
     @property
+    def exchanged(self) -> int | None:
+        """The sample whose memory it is asked with, if that is not its own."""
+        return self.other.index if self.condition == "exchanged" and self.other is not None else None
+
+    @property
     def cost(self) -> float:
         return max(LEAST_TOKENS, n_tokens(self.cell[1])) * COST.get(self.condition, 1.0) + LEAST_TOKENS
 
@@ -78,15 +82,15 @@ def evaluate(config: BabilongConfig, source: SampleSource) -> list[Asked]:
         records = Records(answers_folder(config.out, spec.name), settings_of(config, source, runner))
         whole = jobs(conditions(runner, config.controls), cells, spec.samples)
         ask(runner, mine(whole), records, config, console)
-        asked.append((spec.name, runner.description, records, [job.key for job in whole]))
+        asked.append((spec.name, runner.description, records, [(job.key, job.exchanged) for job in whole]))
         del runner  # the next model needs its place
     wait_for_all()
     return [Asked(name, facts, _wanted(records, keys)) for name, facts, records, keys in asked]
 
 
-def _wanted(records: Records, keys: list[tuple[str, str, int, str]]) -> list[dict[str, Any]]:
-    """The records of these keys, by whichever process they were written."""
-    written = {tuple(record["key"]): record for record in records.read()}
+def _wanted(records: Records, keys: list[tuple[tuple[str, str, int, str], int | None]]) -> list[dict[str, Any]]:
+    """The records of these keys and exchanged samples, by whichever process they were written."""
+    written = {(tuple(record["key"]), record.get("other")): record for record in records.read()}
     return [written[key] for key in keys]
 
 
@@ -105,16 +109,16 @@ def jobs(asked: Sequence[str], cells: dict[Cell, list[Sample]], limit: int | Non
     """All questions under the conditions `asked`, sample by sample; of each cell the first `limit` samples."""
     found = []
     for cell, samples in cells.items():
-        by_index = {sample.index: sample for sample in samples}
-        for sample in samples[:limit]:
-            neighbour = partner(sample.index, by_index)
-            other = None if neighbour is None else by_index[neighbour]
+        stories = [sample.story for sample in samples]
+        for number, sample in enumerate(samples[:limit]):
+            whose = partner(number, stories)
+            other = None if whose is None else samples[whose]
             found += [Job(cell, sample, condition, other) for condition in asked]
     return found
 
 
 def mine(whole: Sequence[Job]) -> list[Job]:
-    """This process's share. Neighbours (2i and 2i + 1) stay together, since each is asked with the other's memory."""
+    """This process's share. Neighbours (2i and 2i + 1) stay together, since most are exchanged with the same other."""
     rank, world = share()
     return [job for job in whole if job.sample.index // 2 % world == rank]
 
@@ -164,7 +168,7 @@ def _prepare(asker: Asker, group: Sequence[Job]) -> float:
 
 def _is_done(job: Job, records: Records) -> bool:
     record = records.done.get(job.key)
-    if record is None:
+    if record is None or record.get("other") != job.exchanged:
         return False
     if record["sample"] != (now := digest(job.sample)):
         raise ValueError(
@@ -191,6 +195,8 @@ def answer(job: Job, asker: Asker, reading: float) -> dict[str, Any]:
         "target": sample.target,
         "distance": distance(sample),
         "sample": digest(sample),
+        "story": sample.story,
+        **({} if job.exchanged is None else {"other": job.exchanged}),
         "seconds": round(reading + time.perf_counter() - began, 3),
     }
 

@@ -54,7 +54,7 @@ def markdown(report: dict[str, Any], beside: Sequence[Published] = ()) -> str:
         *_tasks(report, [row for row in beside if row.table == PAPER]),
         "## Controls",
         "Means over tasks. What a memory adds is the difference between carried and reset; exchanged should fall to "
-        "what the question alone gives.",
+        "reset, for the last segment stays the sample's own.",
         _controls(report),
         "## By distance",
         "Right answers by the number of tokens between the farthest fact that the answer needs and the end of the "

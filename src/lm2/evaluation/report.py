@@ -44,6 +44,7 @@ def collect(config: BabilongConfig, samples: dict[str, Any], asked: Sequence[Ask
         "models": {model.name: {**model.description, "seconds": _seconds(model.records)} for model in asked},
         "cells": cells,
         "constant": constants(list(mains.values()), config.rule),
+        "stories": stories(list(mains.values())),
         "distance": [row for model in asked for row in by_distance(model, config.rule)],
     }
     return {**report, "means": means(report)}
@@ -101,6 +102,17 @@ def verdict(rule: str, record: dict[str, Any], output: str | None = None) -> boo
 def sample_digest(records: Rows) -> str:
     """A short hash of the samples of a cell, in order."""
     return hashlib.sha256(" ".join(record["sample"] for record in records).encode()).hexdigest()[:16]
+
+
+def stories(records: Rows) -> Rows:
+    """Per task and length which story each sample is about: samples of one story are no independent ones."""
+    cells = grouped(records, 0, 1).items()
+    return [{"task": task, "length": length, "of": " ".join(map(_story, found))} for (task, length), found in cells]
+
+
+def _story(record: dict[str, Any]) -> str:
+    """Answers of before do not tell, and each row has a story of its own."""
+    return record.get("story") or str(record["key"][2])
 
 
 def constants(records: Rows, rule: str) -> Rows:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 Z95 = 1.959964
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
@@ -56,23 +58,19 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact p that two models answer the same samples equally well.
+def sign_flip(differences: Sequence[int]) -> float:
+    """Two-sided exact p that two models answer the same questions equally well.
 
-    Of the samples that exactly one of the two has right, each is as likely the first's as the second's:
-    p = min(1, 2 P(X <= min(b, c))), X ~ Binomial(b + c, 1/2). 1 when they never differ.
+    Each difference is of one cluster of questions that hang together, such as those about one story: how many the first
+    has right more than the second. If neither is better, each is as likely of the other sign, independently:
+    p = P(|sum of +-d| >= |sum of d|). 1 when all are 0. With a question a cluster it is McNemar's exact test.
 
-    Args:
-        only_first: b, samples that only the first model has right.
-        only_second: c, samples that only the second model has right.
-
-    Raises:
-        ValueError: a negative count.
-
-    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; exact form.
+    Source: Fisher 1935, "The Design of Experiments", section 21; McNemar 1947, "Note on the sampling error of the
+    difference between correlated proportions".
     """
-    if min(only_first, only_second) < 0:
-        raise ValueError(f"the paired test counts samples, from 0 on, and was given {only_first} and {only_second}")
-    n = only_first + only_second
-    tail = sum(math.comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)  # whole numbers, so that no n is too large
+    chance = np.ones(1)  # of the sums, in order, from -total to total
+    for size in (abs(difference) for difference in differences if difference):
+        chance = (np.pad(chance, (0, 2 * size)) + np.pad(chance, (2 * size, 0))) / 2
+    total = len(chance) // 2
+    beyond = total - abs(sum(differences)) + 1
+    return min(1.0, float(2 * chance[:beyond].sum()))

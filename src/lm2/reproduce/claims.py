@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lm2.evaluation.compare import p_value
 from lm2.evaluation.statistics import wilson
 from lm2.evaluation.tokens import n_tokens
 
@@ -94,7 +95,8 @@ def reach(by_length: Mapping[str, float]) -> str | None:
 def _p(measured: Measured, other: str) -> Claim:
     p, better = measured.p[other], measured.means["LM2"] > measured.means[other]
     text = f"LM2 answers better than {other}, paired test p < {P}"
-    return Claim(text, better and p < P, f"p = {p:.2g}, {_two(measured.means['LM2'], other, measured.means[other])}")
+    numbers = _two(measured.means["LM2"], other, measured.means[other])
+    return Claim(text, better and p < P, f"p = {p_value(p)}, {numbers}")
 
 
 def _reset(measured: Measured) -> Claim:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from lm2.evaluation.compare import p_value
 from lm2.evaluation.controls import QUESTION
 from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import Published, interval, markdown, percent, published, table
@@ -70,7 +71,8 @@ def page(sizes: Sizes, found: dict[str, Any]) -> str:
         *(_qa1(reports["official"], reports["far"]) if "qa1" in sizes.main.tasks else ()),
         *(_controls(reports["controls"]) if sizes.controls.tasks else ()),
         "## Paired tests",
-        "McNemar's exact test, two-sided, on the same samples; all cells of the claim together.",
+        "Exact sign-flip test, two-sided, on the same samples, all cells of the claim together: the stories that the "
+        "questions are about are taken to be independent.",
         _paired(found["paired"]),
         "## Training",
         _training(found),
@@ -154,7 +156,7 @@ def _controls(report: Report) -> list[str]:
             rows.setdefault((row["model"], row["condition"]), {})[row["length"]] = percent(row["mean"])
     text = (
         "Means over tasks, of fewer samples than above: the memory reset at each segment, not written after half of "
-        "the text, and exchanged for that of another sample."
+        "the text, and exchanged for that of another story."
     )
     found = [[*who, *(row[n] for n in lengths)] for who, row in rows.items()]
     return ["## Controls", text, table(["model", "condition", *lengths], found, 2)]
@@ -166,7 +168,7 @@ def _paired(tests: dict[str, Any]) -> str:
         whole = cells[-1]
         shares = [f"{100 * whole[which] / whole['n']:.1f}" for which in ("first", "second")]
         rows.append([name, f"{whole['n']}", *shares, f"{whole['only_first']}", f"{whole['only_second']}"])
-        rows[-1].append(f"{whole['p']:.2g}")
+        rows[-1].append(p_value(whole["p"]))
     header = ["LM2 against", "n", "LM2, %", "the other, %", "only LM2", "only the other", "p"]
     return table(header, rows)
 
