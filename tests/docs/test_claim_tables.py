@@ -7,6 +7,8 @@ from statistics import fmean
 
 import pytest
 
+from lm2.evaluation.compare import compare
+from lm2.evaluation.report import save
 from lm2.reproduce.results import main_cells
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,7 @@ NAMES = {
     "retrieval": "plain RAG",
 }
 """How a row of a table begins, and the model of the page that it is."""
+CLAIMED = ("1k", "2k", "4k", "8k")
 PUBLISHED = ("paper's", "leaderboard")
 
 
@@ -79,6 +82,17 @@ def test_the_means_with_longer_rows_are_those_of_their_files():
                 by_model.setdefault(row["model"], []).append(100 * row["mean"])
         shown = {model: float(cells[number]) for model, cells in rows.items() if cells[number]}
         assert shown == pytest.approx({model: fmean(means) for model, means in by_model.items()}, abs=0.0501)
+
+
+@pytest.mark.parametrize("path", [*SEEDS, *LONG], ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_paired_tests_are_those_of_the_published_answers(path: Path, tmp_path: Path):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    report = found["report"] if "report" in found else found["reports"]["official"]
+    cells = [cell for cell in report["cells"] if cell["length"] in CLAIMED]
+    save({**report, "cells": cells}, tmp_path / "report.json")
+    for other, published in found["paired"].items():
+        for cell, shown in zip(compare(tmp_path, tmp_path, "LM2", other)["cells"], published, strict=True):
+            assert cell == {**shown, "p": pytest.approx(shown["p"], rel=1e-9)}
 
 
 def test_the_card_of_the_pages_model_has_the_pages_numbers():
