@@ -32,9 +32,12 @@ def write_gguf(
     scaling: str | None = None,
     without: str = "none",
     floats: dict[str, float] | None = None,
-    bias: str | None = None,
+    extra: str | None = None,
 ) -> Path:
-    """The tiny Llama as llama.cpp lays it out in float32: Q and K rows interleaved for its kind of rotary."""
+    """The tiny Llama as llama.cpp lays it out in float32: Q and K rows interleaved for its kind of rotary.
+
+    `extra` names a tensor more, of ones.
+    """
     gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the gguf extra")
     base = tiny_base("llama", head_dim=8)
     writer = gguf.GGUFWriter(path, architecture)
@@ -55,8 +58,8 @@ def write_gguf(
     for name, number in (floats or {}).items():
         writer.add_float32(name, number)
     add_tokenizer(writer, gguf)
-    if bias:
-        writer.add_tensor(bias, np.ones(32, np.float32))
+    if extra:
+        writer.add_tensor(extra, np.ones(32, np.float32))
     for name, value in base.state_dict().items():
         if name != "lm_head.weight" and without not in name:  # it is tied
             add_tensor(writer, gguf, name, value.numpy(), config)

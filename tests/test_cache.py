@@ -125,8 +125,8 @@ def test_a_cache_that_does_not_fit_is_refused(model, cache):
         model(random_ids(1, 4), past_key_values=other)
     with pytest.raises(ValueError, match=r"the cache has 2 rows, and rows \[2\] were named"):
         cache.select([2])
-    with pytest.raises(ValueError, match="of the 2 rows of the cache none was named"):
-        cache.select([])
+    with pytest.raises(ValueError, match="the cache has 0 rows and the input has 2"):
+        model(random_ids(2, 4), past_key_values=cache.select([]))
     with pytest.raises(ValueError, match=r"rows \[-1\] were named"):
         cache.reset([-1])
 
@@ -143,6 +143,13 @@ def test_booleans_name_rows(model):
     assert cache.tokens_R.tolist() == [20, 0, 20]
     with pytest.raises(ValueError, match="the cache has 3 rows, and 2 yes or no were given"):
         cache.select(chosen[:2])
+
+
+def test_columns_of_pads_are_seen_also_where_every_row_has_some(model):
+    cache, mask = LM2Cache(model.config), torch.ones(2, 10, dtype=torch.long)
+    mask[0, :2], mask[1, :5] = 0, 0
+    model(random_ids(2, 10), attention_mask=mask, past_key_values=cache)
+    assert (cache.seen, cache.tokens_R.tolist()) == (10, [8, 5])
 
 
 def test_a_cache_goes_on_when_autocast_has_ended(model):

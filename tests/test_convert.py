@@ -123,6 +123,12 @@ def test_scaled_rotary_frequencies_are_refused_in_a_gguf_file(tmp_path):
         load_base(write_gguf(tmp_path / "scaled.gguf", scaling="linear"))
 
 
+def test_scaled_rotary_frequencies_that_are_a_tensor_are_refused(tmp_path):
+    """As in the files of Llama 3.1 and later."""
+    with pytest.raises(ValueError, match="scales its rotary frequencies"):
+        load_base(write_gguf(tmp_path / "scaled.gguf", extra="rope_freqs.weight"))
+
+
 @pytest.mark.parametrize("name", ["scaling.factor", "scale_linear"])
 def test_a_factor_without_a_type_scales_linearly(tmp_path, name):
     with pytest.raises(ValueError, match="scales its rotary frequencies"):
@@ -133,7 +139,7 @@ def test_a_factor_without_a_type_scales_linearly(tmp_path, name):
 @pytest.mark.parametrize("bias", ["blk.0.attn_q.bias", "blk.1.ffn_down.bias"])
 def test_biases_that_would_be_dropped_are_refused(tmp_path, bias):
     with pytest.raises(ValueError, match=rf"has 1 biases that a 'llama' model .* such as {re.escape(bias)}"):
-        load_base(write_gguf(tmp_path / "biased.gguf", bias=bias))
+        load_base(write_gguf(tmp_path / "biased.gguf", extra=bias))
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path):

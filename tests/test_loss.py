@@ -51,6 +51,16 @@ def test_bfloat16_under_autocast_is_summed_in_float32():
     assert total.item() == pytest.approx(summed_cross_entropy(head, h_ND, target_N, VOCABULARY).item(), rel=1e-2)
 
 
+@pytest.mark.parametrize("at_once", [loss.LOGITS_AT_ONCE, 800])
+def test_the_sum_is_float32_whatever_the_head(monkeypatch, at_once):
+    head, h_ND = torch.nn.Linear(5, VOCABULARY).bfloat16(), torch.randn(400, 5).bfloat16()
+    target_N = torch.randint(VOCABULARY, (400,))
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
+    total = summed_cross_entropy(head, h_ND, target_N, VOCABULARY)
+    expected = F.cross_entropy(head(h_ND).float(), target_N, reduction="sum")
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
+
+
 def lm2():
     torch.manual_seed(1)
     return LM2ForCausalLM(tiny_config("fewer slots than tokens", tie_word_embeddings=True))

@@ -102,3 +102,16 @@ def test_the_large_preset_has_the_papers_size():
     memory = sum(size for name, size in sizes.items() if ".memory." in name)
     assert sum(sizes.values()) == pytest.approx(1.74e9, rel=0.005)
     assert memory == pytest.approx(0.5e9, rel=0.02)
+
+
+def test_with_activation_checkpointing_each_write_is_computed_again(monkeypatch):
+    model = tiny_model("memory in one block").train()
+    model.activation_checkpointing_enable()
+    (memory,) = [module for module in model.modules() if isinstance(module, LM2Memory)]
+    writes, own = [], LM2Memory.weigh
+    monkeypatch.setattr(LM2Memory, "weigh", lambda *parts: writes.append(own(*parts)) or writes[-1])
+    x_RSTD = torch.randn(1, 4, model.config.segment_length, memory.width, requires_grad=True)
+    out, bank = memory(x_RSTD, memory.initial_bank(1, x_RSTD.device), torch.ones(1, 4, dtype=torch.bool))
+    assert len(writes) == 4
+    (out.sum() + bank.sum()).backward()
+    assert len(writes) == 8

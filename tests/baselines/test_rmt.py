@@ -1,10 +1,12 @@
 """RMT against its definition: what each test pins is named by its first line. What it shares: `test_segments`."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, Qwen3Config
 
-from lm2.baselines import RMTForCausalLM
+from lm2.baselines import RMTConfig, RMTForCausalLM
 from tests.baselines.cases import SHAPE, VOCABULARY, M, T, assert_same, tiny, tokens
 
 
@@ -76,3 +78,11 @@ def test_a_window_shorter_than_a_segment_goes_with_causal_blocks_only():
         type(tiny("rmt", **windowed).config)(
             backbone_config=shape, segment_length=61, memory_tokens=1, memory_attention="bidirectional"
         )
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_window_of_a_whole_segment_lets_memory_tokens_see_each_other(short):
+    """Of the segment and of the memory before and behind it."""
+    backbone = MistralConfig(**SHAPE, sliding_window=T + 2 * M - short)
+    with pytest.raises(ValueError, match=f"got {T + 2 * M - 1}") if short else nullcontext():
+        RMTConfig(backbone_config=backbone, segment_length=T, memory_tokens=M, memory_attention="bidirectional")

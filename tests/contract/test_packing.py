@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorWithFlattening
 
+from lm2 import LM2Cache
 from tests.contract.cases import CASES, assert_same, random_ids, tiny_model
 
 
@@ -67,3 +68,21 @@ def test_positions_that_rise_by_one_are_one_document_wherever_they_start():
     expected = model(ids).logits
     assert torch.equal(model(ids, position_ids=torch.arange(20)[None]).logits, expected)
     assert torch.equal(model(ids, position_ids=torch.arange(100, 120)[None]).logits, expected)
+
+
+@torch.no_grad()
+def test_with_a_mask_positions_are_no_borders_of_documents():
+    """Positions as Hugging Face counts them beside pads on the left."""
+    model, ids, mask = tiny_model("memory in one block"), random_ids(2, 20), torch.ones(2, 20, dtype=torch.long)
+    mask[1, :7] = 0
+    position_ids = (mask.cumsum(1) - 1).clamp_min(0)
+    assert torch.equal(model(ids, mask, position_ids).logits, model(ids, mask).logits)
+
+
+@torch.no_grad()
+def test_with_a_cache_positions_are_no_borders_of_documents():
+    model, ids = tiny_model("memory in one block"), random_ids(2, 20)
+    cache, position_ids = LM2Cache(model.config), (torch.arange(10) % 4)[None].expand(2, -1)
+    model(ids[:, :10], past_key_values=cache)
+    expected = model(ids[:, 10:], past_key_values=cache.copy()).logits
+    assert torch.equal(model(ids[:, 10:], position_ids=position_ids, past_key_values=cache).logits, expected)

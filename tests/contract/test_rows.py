@@ -79,3 +79,9 @@ def test_a_row_of_pads_alone_is_finite():
     model = tiny_model("fewer slots than tokens")
     logits = model(torch.zeros(2, 9, dtype=torch.long), attention_mask=torch.tensor([[1] * 9, [0] * 9])).logits
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_mask_of_another_number_of_rows_is_refused(rows):
+    with pytest.raises(ValueError, match=rf"attention_mask must be of shape \(2, 8\) .* it is of shape \({rows}, 8\)"):
+        tiny_model("memory in one block")(random_ids(2, 8), attention_mask=torch.ones(rows, 8))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lm2 import LM2Cache
 from tests.contract.cases import CASES, random_ids, tiny_model
 
 
@@ -45,6 +46,20 @@ def test_cuts_are_counted_from_each_rows_own_end(look_back):
     logits[1, 2 * length : 3 * length].square().sum().backward()
     reached = [bool(part.abs().max() > 0) for part in embeds.grad[1].split(length)]
     assert reached == [False, True, True, False, False]
+
+
+def test_a_row_that_ends_before_the_others_hands_its_gradient_on():
+    """Its bank after the call is cut where it is cut alone: not at the segments of pads."""
+    model = tiny_model("memory in one block", bptt_segments=2).train()
+    length, cache = model.config.segment_length, LM2Cache(model.config)
+    embeds = model.model.embed_tokens(random_ids(2, 5 * length)).detach().requires_grad_()
+    mask = torch.ones(2, 5 * length, dtype=torch.long)
+    mask[1, 2 * length :] = 0
+    model(inputs_embeds=embeds, attention_mask=mask, past_key_values=cache)
+    (bank,) = [state.bank for state in cache.states if state.bank is not None]
+    bank[1].square().sum().backward()
+    reached = [bool(part.abs().max() > 0) for part in embeds.grad[1].split(length)]
+    assert reached == [True, True, False, False, False]
 
 
 def test_values_do_not_depend_on_it():

@@ -88,3 +88,8 @@ def test_each_source_counts_its_rows_in_order_and_has_its_share_of_each_block(we
         seen[source] += 1
         if (index + 1) % BLOCK == 0:
             assert seen == [count * (index + 1) // BLOCK for count in counts]
+
+
+def test_each_block_has_an_order_of_its_own():
+    orders = [[drawn(BLOCK * block + i, (500, 500), 7)[0] for i in range(BLOCK)] for block in range(2)]
+    assert orders[0] != orders[1]

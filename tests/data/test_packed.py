@@ -159,3 +159,9 @@ def test_held_out_rows_are_whole_pieces_of_one_document(tmp_path):
         assert labels[1:] == ids[1:]
     with pytest.raises(ValueError, match="0 documents that fill a row of 32 segments of 4"):
         held_out_rows(store.folder, T, 32, 3)
+
+
+def test_held_out_rows_have_no_pads(tmp_path):
+    """A document that does not fill a row is none."""
+    store = make_store(tmp_path / "s", {"a": documents_of([14, 14, 14, 16])})
+    assert held_out_rows(store.folder, T, 4, 9)["input_ids"].shape == (1, 4 * T)

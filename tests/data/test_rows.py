@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm2.data.babi import read_stories, samples
-from lm2.data.rows import IGNORED, TrainingRows, evaluation_samples
+from lm2.data.babi import Question, Story, read_stories, samples
+from lm2.data.rows import IGNORED, TrainingRows, _draw_where, evaluation_samples
 from lm2.data.solver import solve
 from lm2.data.world import TASKS as SIMULATED
 from tests.data.texts import answers_of
@@ -73,6 +73,13 @@ def test_real_stories_are_answered_rightly(tokenizer, pool, babi):
     for seed in range(50):
         written, right = answers_of("qa2", tokenizer.decode(rows.row(400, np.random.default_rng(seed))[0]))
         assert written == right != []
+
+
+def test_a_question_behind_the_last_fact_of_a_real_story_is_asked(tokenizer, pool):
+    facts = ("Mary went to the garden.", "John went to the office.")
+    story = Story(facts, ((2, Question("Where is Mary?", "garden", (0,))),))
+    _, labels = TrainingRows("qa1", tokenizer, pool, stories=[story]).row(100, np.random.default_rng(0))
+    assert labelled(tokenizer, labels) == ["garden"]
 
 
 def test_same_seed_same_bytes_and_batches_are_rows(tokenizer, pool):
@@ -148,6 +155,11 @@ def test_decisive_fact_lies_where_it_was_asked_for(tokenizer, pool, n_tokens):
     if n_tokens - border > 12:
         for made in evaluation_samples("qa1", 30, n_tokens, 0, tokenizer, pool, "own", 64):
             assert made.fact_offset >= border
+
+
+def test_a_fact_that_begins_at_the_border_is_the_last_segments_own():
+    offsets = _draw_where(np.array([64]), np.array([6]), 0, "own", 64, np.random.default_rng(0))
+    assert offsets.tolist() == [64]
 
 
 def test_more_samples_begin_with_the_same_ones(tokenizer, pool):

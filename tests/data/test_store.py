@@ -102,6 +102,11 @@ def test_ids_up_to_the_largest_are_kept(tmp_path, dtype, largest):
     assert np.fromfile(tmp_path / "x.tokens", dtype).tolist() == [0, largest]
 
 
+def test_a_shard_ends_where_its_limit_is_reached(tmp_path):
+    shard = write_shard(tmp_path / "x", iter(documents_of([5, 5, 5])), "<u2", 10)
+    assert (shard.documents, shard.tokens, shard.last) == (2, 10, False)
+
+
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(65_536, "<u2"), (65_537, "<u4")])
 def test_the_number_type_holds_the_vocabulary(vocabulary, dtype):
     assert DocumentEncoder("", (), (), vocabulary, "", "").dtype == dtype

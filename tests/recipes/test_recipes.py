@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ import lm2_command as cli
 from lm2 import LM2ForCausalLM
 from lm2.data.prepare import prepare
 from lm2.data.sources import FileSource
-from lm2.recipes.finetune import finetune_babilong, sft
+from lm2.recipes.finetune import finetune_babilong, load_model, sft
 from lm2.recipes.options import BabilongOptions, PretrainTinyOptions, RetrofitOptions, SftOptions
 from lm2.recipes.plan import carry_out
 from lm2.recipes.pretrain import pretrain_tiny
-from lm2.recipes.retrofit import retrofit
+from lm2.recipes.retrofit import retrofit, start_model
 from lm2.training.optimizers import is_memory
 from lm2.training.quiet import quiet_segments
+from lm2.training.walks import roll_out, walked
 
 SHORTER = {
     "train retrofit": ("--segments", "2"),
@@ -143,6 +145,19 @@ def test_other_settings_are_refused_and_nothing_is_changed(options):
     with pytest.raises(ValueError, match=r"learning_rate: 0\.001 then, 0\.5 now"):
         carry_out(retrofit(replace(options, steps=0, memory_learning_rate=0.5)))
     assert (options.out / "recipe.json").read_bytes() == before
+
+
+def test_phases_have_rates_and_orders_of_their_own(options):
+    phases = retrofit(replace(options, seed=3, learning_rate=1e-4, memory_learning_rate=7e-4, steps=5000)).phases
+    assert [run.seed for run in phases.values()] == [6, 7]
+    assert [run.learning_rate for run in phases.values()] == [7e-4, 1e-4]
+    assert [run.memory_learning_rate_factor for run in phases.values()] == [1.0, pytest.approx(7)]
+    assert [run.warmup_steps for run in phases.values()] == [0, 100]
+
+
+def test_held_out_rows_are_as_long_as_the_longest_in_training(options):
+    run = retrofit(replace(options, held_out=options.data, segments=(1, 3))).phases["all"]
+    assert run.held_out()["input_ids"].shape[1] == 3 * options.segment_length
 
 
 @pytest.mark.filterwarnings("default")  # peft warns about its own dependencies
@@ -280,6 +295,27 @@ def test_the_price_of_finetuning_is_on_background(model):
     assert free.training_forward is None
 
 
+@pytest.mark.parametrize("cost", [0.0, 100.0])
+def test_roll_outs_walk_with_a_price_and_without(model, cost):
+    run = finetune_babilong(BabilongOptions(model=model, roll_outs=True, write_cost=cost)).phases["train"]
+    forward = run.training_forward.keywords["forward"] if cost else run.training_forward
+    assert forward.func is walked
+    assert forward.keywords["walk"].func is roll_out
+
+
+def test_the_price_rises_over_all_stages(model):
+    run = finetune_babilong(BabilongOptions(model=model, steps=50, curriculum=(1, 2, 4))).phases["train"]
+    assert run.training_forward.keywords["rise"] == (60, 120)
+
+
+def test_the_memory_has_its_own_rate_in_finetuning(model, chats):
+    stories = BabilongOptions(model=model, learning_rate=1e-4, memory_learning_rate=7e-4)
+    talks = SftOptions(model=model, data=chats, segments=3, learning_rate=1e-4, memory_learning_rate=7e-4)
+    for plan in (finetune_babilong(stories), sft(talks)):
+        run = plan.phases["train"]
+        assert (run.learning_rate, run.memory_learning_rate_factor) == (1e-4, pytest.approx(7))
+
+
 def test_a_price_that_falls_is_one_sentence(model):
     with pytest.raises(ValueError, match=r"write_cost_rise is 0\.8 0\.4"):
         finetune_babilong(BabilongOptions(model=model, write_cost_rise=(0.8, 0.4)))
@@ -311,3 +347,11 @@ def test_sft_trains(tmp_path, model, chats):
     before, after = weights(model), weights(carry_out(sft(options)))
     assert not torch.equal(after["lm_head.weight"], before["lm_head.weight"])
     carry_out(sft(options))  # the same command again is not another run
+
+
+def test_models_stored_in_bfloat16_are_trained_in_float32(tmp_path, model, base):
+    with_memory = partial(start_model, memory_slots=4, segment_length=16)
+    for folder, start in ((model, load_model), (base, with_memory)):
+        stored = tmp_path / folder.name
+        AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(stored)
+        assert {parameter.dtype for parameter in start(str(stored)).parameters()} == {torch.float32}

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 import lm2_command as cli
 from lm2 import LM2Config, LM2ForCausalLM
 from lm2.training import train
+from lm2.training.export import export
+from tests.gguf_files import byte_tokenizer
 from tests.training.test_trainer import SHAPE, T, a_run, lm2, rmt
 
 
@@ -48,3 +50,37 @@ def test_errors_name_what_is_wrong(tmp_path, capsys):
     weights.unlink()
     assert "is incomplete: of model.embed_tokens.weight it has 0 of 272 numbers" in error_of("good")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    lm2().save_pretrained(tmp_path / "good")
+    path = tmp_path / "good" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"].T.contiguous()
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"is incomplete: of model\.embed_tokens\.weight it has 272 of 272 numbers"):
+        export(tmp_path / "good", tmp_path / "out")
+
+
+def test_a_weight_that_is_not_written_as_it_is_leaves_nothing(tmp_path, monkeypatch):
+    lm2().save_pretrained(tmp_path / "good")
+    own = PreTrainedModel.save_pretrained
+
+    def failing(model, folder, state_dict):
+        own(model, folder, state_dict={**state_dict, "model.norm.weight": state_dict["model.norm.weight"] + 1})
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", failing)
+    with pytest.raises(OSError, match=r"model\.norm\.weight was not written as it is"):
+        export(tmp_path / "good", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
+
+
+def test_generation_settings_and_a_tokenizer_go_along(tmp_path):
+    model, words, out = lm2(), byte_tokenizer(), tmp_path / "out"
+    model.generation_config.update(do_sample=True, temperature=0.3, eos_token_id=[4, 7])
+    model.save_pretrained(tmp_path / "good")
+    words.save_pretrained(tmp_path / "words")
+    assert cli.main(["export", str(tmp_path / "good"), str(out), "--tokenizer", str(tmp_path / "words")]) == 0
+    before, after = (GenerationConfig.from_pretrained(folder).to_dict() for folder in (tmp_path / "good", out))
+    assert after == before
+    assert AutoTokenizer.from_pretrained(out).get_vocab() == words.get_vocab()

@@ -59,6 +59,17 @@ def test_broken_steps_are_counted_and_the_others_make_the_loss(tmp_path, kind):
     assert second == (None, 3)
 
 
+def test_a_broken_step_of_several_passes_takes_back_the_loss_of_all(tmp_path):
+    usual = a_run(tmp_path / "usual", learning_rate=0.0, accumulation=2)
+    train(usual)
+    losses = [loss for (loss,) in log_of(usual, "loss")]
+    broken = {"log_every": 3, "accumulation": 2, "training_forward": broken_at({1, 4})}
+    run = a_run(tmp_path / "broken", learning_rate=0.0, **broken)
+    train(run)
+    first, _ = log_of(run, "loss", "skipped_steps")
+    assert first == (pytest.approx((losses[0] + losses[2]) / 2, rel=1e-5), 1)
+
+
 def test_too_many_in_a_row_stop_the_run(tmp_path):
     run = a_run(tmp_path, training_forward=broken_at({0, 2, 3, 4}), max_skipped_steps=2)
     with pytest.raises(FloatingPointError, match=r"3 steps in a row, up to step 5, and max_skipped_steps is 2"):

@@ -112,6 +112,15 @@ def test_saved_lanes_come_back(tmp_path):
         lanes.load(tmp_path / "none.safetensors", "cpu")
 
 
+def test_loaded_lanes_know_how_much_they_have_seen(tmp_path):
+    model = seeded(lm2).train()
+    lanes, again = Lanes(model.config, passes=1), Lanes(model.config, passes=1)
+    lanes.forward(model, pieces(BatchRequest(0, 0, range(2), 2)), 0)
+    lanes.save(tmp_path / "lanes.safetensors")
+    again.load(tmp_path / "lanes.safetensors", "cpu")
+    assert again.caches[0].seen == lanes.caches[0].seen == 2 * T
+
+
 def test_errors_name_the_values(tmp_path):
     with pytest.raises(ValueError, match=r"same rows, got \[4, 8\]"):
         a_run(tmp_path, lanes=True)

@@ -254,6 +254,21 @@ def test_evaluation_leaves_no_trace(tmp_path):
     assert [line["eval_at"] for line in lines if "eval_at" in line] == [4, 6]
 
 
+def test_the_time_of_an_evaluation_is_no_time_of_training(tmp_path, monkeypatch):
+    """Each evaluation takes an hour."""
+    clock, hours = time.perf_counter, [0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + 3600 * hours[0])
+
+    def long_look(model, step):
+        hours[0] += 1
+        return {"x": 1.0}
+
+    run = a_run(tmp_path, evaluation=long_look, evaluation_every=1)
+    train(run)
+    assert hours == [6]
+    assert all(speed > 1 for (speed,) in log_of(run, "tokens_per_second"))
+
+
 class WriteGate(nn.Linear):
     pass
 
@@ -311,6 +326,12 @@ def test_muon_takes_the_matrices_between_the_ends(tmp_path, model):
     assert any(group["lr"] == 7.0 for part in optimizer.optimizers.values() for group in part.param_groups)
 
 
+def test_muon_has_its_own_decay(tmp_path):
+    run = a_run(tmp_path, optimizer="muon", weight_decay=0.02, muon_weight_decay=0.3)
+    decays = {(group["muon"], group["weight_decay"]) for group in parameter_groups(lm2(), run)}
+    assert decays == {(True, 0.3), (False, 0.02), (False, 0.0)}
+
+
 def test_bf16_trains(tmp_path):
     run = a_run(tmp_path, rmt, bf16=True)
     train(run)
@@ -333,8 +354,9 @@ def test_errors_name_the_values(tmp_path):
         train(a_run(tmp_path), resume=True)
 
 
-def test_the_trapezoid_stays_at_the_peak_and_falls_over_the_last_30_percent(tmp_path):
-    run = a_run(tmp_path, stages=(Stage(steps=20, rows=4),), warmup_steps=4, schedule="trapezoid")
+def trapezoid(folder: Path, warmup_steps: int) -> list[float]:
+    """The learning rates of 20 steps, as shares of the peak."""
+    run = a_run(folder, stages=(Stage(steps=20, rows=4),), warmup_steps=warmup_steps, schedule="trapezoid")
     trainer = LM2Trainer(run, plain())
     trainer.create_optimizer_and_scheduler(run.steps)
     rates = []
@@ -342,6 +364,15 @@ def test_the_trapezoid_stays_at_the_peak_and_falls_over_the_last_30_percent(tmp_
         rates.append(trainer.optimizer.param_groups[0]["lr"] / run.learning_rate)
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
+    return rates
+
+
+def test_the_trapezoid_stays_at_the_peak_and_falls_over_the_last_30_percent(tmp_path):
+    rates = trapezoid(tmp_path, warmup_steps=4)
     assert rates[:4] == pytest.approx([0, 0.25, 0.5, 0.75])
     assert rates[4:15] == pytest.approx([1] * 11)
     assert rates[14:] == pytest.approx([1 - i / 6 for i in range(6)])
+
+
+def test_the_trapezoid_of_a_long_warm_up_falls_in_what_is_left(tmp_path):
+    assert trapezoid(tmp_path, warmup_steps=18) == pytest.approx([i / 18 for i in range(18)] + [1, 0.5])

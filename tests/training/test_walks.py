@@ -70,3 +70,33 @@ def test_a_roll_out_walks_like_the_whole_model_when_inputs_are_the_same(model, m
     walked = cache.copy()
     model.model(constant[:2, :12], past_key_values=walked)
     torch.testing.assert_close(rolled, walked.states[1].bank)
+
+
+def test_half_of_the_passes_walk_at_any_border_as_the_step_says(model, batch):
+    walked_at = []
+
+    def note(model, cache, rng):
+        walked_at.append(int(cache.tokens_R[0]))
+        return cache
+
+    for step in range(40):
+        walks.walked(model, batch, step, note)
+    assert 10 < len(walked_at) < 30
+    assert set(walked_at) == {4, 8, 12}
+
+
+def test_the_rest_of_a_row_is_read_from_where_the_walk_ends(model, batch):
+    def losses(walk):
+        return torch.stack([walks.walked(model, batch, step, walk).loss.detach() for step in range(8)])
+
+    fresh = losses(lambda model, cache, rng: LM2Cache(model.config))
+    assert (fresh - losses(nothing)).abs().max() > 1e-4
+
+
+def test_the_noise_itself_gets_no_gradient(model):
+    cache = LM2Cache(model.config)
+    with torch.no_grad():
+        model.model(torch.randint(32, (4, 8)), past_key_values=cache)
+    after = walks.roll_out(model, cache, np.random.default_rng(4), noise).states[1].bank
+    (gradient,) = torch.autograd.grad(after.square().sum(), [model.model.embed_tokens.weight], allow_unused=True)
+    assert gradient is None
