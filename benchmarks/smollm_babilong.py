@@ -332,8 +332,8 @@ def page_of_pair(pair: dict[str, Any]) -> str:
     (first, second), total = pair["models"], pair["cells"][-1]
     return (
         f"{first} and {second}, all {total['n']} samples: {total['first']} and {total['second']} right, "
-        f"{total['only_first']} and {total['only_second']} by one alone, p = {p_value(total['p'])} (exact sign-flip test "
-        "over stories)."
+        f"{total['only_first']} and {total['only_second']} by one alone, p = {p_value(total['p'])} (exact sign-flip "
+        "test over stories)."
     )
 
 

@@ -176,3 +176,12 @@ def test_a_model_without_a_memory_is_refused():
     model.model.layers[1].memory = None
     with pytest.raises(ValueError, match="no block of this model has a memory"):
         Trace.begin(model)
+
+
+def test_where_a_slot_has_nothing_its_source_stays_the_start():
+    model = tiny_model("memory in one block")
+    for block in blocks_of(model):
+        torch.nn.init.constant_(block.memory.write_gate.bias, -30.0)
+    for sources in followed(model, random_ids(1, 3 * model.config.segment_length)[0]).sources:
+        torch.testing.assert_close(sources.start_HN, torch.ones_like(sources.start_HN))
+        assert not sources.others_HN.any()

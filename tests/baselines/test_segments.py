@@ -1,5 +1,8 @@
 """What RMT and ARMT have in common: rows cut into segments, padding, state, loss, truncation and generation."""
 
+import re
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,6 +63,7 @@ def test_padding_is_the_same_input(kind, lengths, side):
         mask[b, start : start + row.shape[1]] = 1
     labels = ids.masked_fill(mask == 0, -100)
     output = model(ids, mask, labels=labels, use_cache=True)
+    assert torch.equal(model(ids, mask, labels=ids).loss, output.loss)  # a label at a pad is none
     alone = [model(row, labels=row, use_cache=True, num_items_in_batch=1) for row in rows]
     for b, (row, start) in enumerate(zip(rows, starts, strict=True)):
         assert_same(output.logits[b, start : start + row.shape[1]], alone[b].logits[0])
@@ -218,6 +222,19 @@ def test_generation_with_padding_and_end_of_text(kind):
 
 
 @both
+def test_generation_ends_at_any_of_several_tokens(kind):
+    """As Llama 3 has them; rows that have ended are filled with the first."""
+    model, ids = tiny(kind), tokens(2, T + 1, seed=3)
+    free = model.generate_answer(ids, max_new_tokens=4)
+    other = next(i for i in range(VOCABULARY) if i not in free)
+    end = int(free[0, 0])
+    assert end not in free[1]
+    answer = model.generate_answer(ids, max_new_tokens=4, eos_token_id=[other, end])
+    assert answer[0].tolist() == [end, other, other, other]
+    assert torch.equal(answer[1], free[1])
+
+
+@both
 def test_logits_to_keep_takes_the_same_columns(kind):
     model, ids = tiny(kind), tokens(2, 2 * T + 3)
     mask = torch.ones_like(ids)
@@ -248,6 +265,14 @@ def test_a_memory_around_a_bfloat16_backbone_is_what_is_saved(kind, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
     ids = tokens(2, 3 * T)
     assert torch.equal(model.eval()(ids).logits, again.eval()(ids).logits)
+
+
+@both
+@pytest.mark.parametrize("training", [True, False])
+def test_a_wrapped_backbone_stays_in_its_mode(kind, training):
+    wrapped = tiny(kind).backbone.train(training)
+    model = KINDS[kind][1].from_backbone(wrapped, segment_length=T, memory_tokens=M)
+    assert {module.training for module in model.modules()} == {training}
 
 
 @both
@@ -301,3 +326,32 @@ def test_empty_inputs_are_refused(kind):
         model.generate_answer(tokens(1, 3), max_new_tokens=0)
     with pytest.raises(ValueError, match="at least one chunk, got 0"):
         model.stream([])
+
+
+@both
+@pytest.mark.parametrize("shape", [(2, 3), (1, 4), (4,), (2, 1, 4, 4)])
+def test_a_mask_of_another_shape_is_refused(kind, shape):
+    model, ids, mask = tiny(kind), tokens(2, 4), torch.ones(shape, dtype=torch.long)
+    for read in (model, partial(model.generate_answer, max_new_tokens=1)):
+        with pytest.raises(
+            ValueError, match=rf"of shape \(2, 4\) or longer .*, and it is of shape {re.escape(str(shape))}"
+        ):
+            read(ids, mask)
+
+
+@both
+def test_a_longer_mask_counts_from_its_end(kind):
+    model, ids = tiny(kind), tokens(2, 4)
+    mask = torch.tensor([[1, 1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
+    assert torch.equal(model(ids, mask).logits, model(ids, mask[:, 2:]).logits)
+    answers = [model.generate_answer(ids, one, max_new_tokens=2) for one in (mask, mask[:, 2:])]
+    assert torch.equal(*answers)
+
+
+@both
+def test_a_state_of_other_rows_is_refused(kind):
+    model, ids = tiny(kind), tokens(2, 4)
+    state = model(tokens(3, T + 1), use_cache=True).past_key_values
+    for read in (model, partial(model.generate_answer, max_new_tokens=1)):
+        with pytest.raises(ValueError, match=r"has 3 rows and input_ids has 2: use past_key_values\.select"):
+            read(ids, past_key_values=state)

@@ -110,3 +110,9 @@ def test_a_model_against_itself_differs_nowhere(reports):
     found = compare(reports[0], reports[0])
     assert {cell["p"] for cell in found["cells"]} == {1.0}
     assert "good (first), %" in markdown(found)
+
+
+def test_controls_are_not_compared(reports):
+    change(reports[0], lambda r: r["cells"].append({**r["cells"][0], "condition": "reset", "right": "0000"}))
+    short, long, total = compare(*reports)["cells"]
+    assert (short["first"], long["first"], total["first"]) == (4, 4, 8)

@@ -235,3 +235,10 @@ def test_two_processes_find_what_one_finds(models, tmp_path, monkeypatch):
     assert without_times(both) == without_times(alone)
     shares = [len(path.read_text().splitlines()) - 1 for path in sorted((tmp_path / "both/answers/lm2").iterdir())]
     assert shares == [2 * 5, 1 * 5]
+
+
+def test_a_fact_at_another_place_is_another_sample(background):
+    sample = next(LocalBabilong(None, background, seed=0).samples("qa2", "1k"))
+    for change in (lambda fact: {"distance": fact.distance + 1}, lambda fact: {"supporting": not fact.supporting}):
+        moved = tuple(replace(fact, **change(fact)) for fact in sample.facts)
+        assert digest(replace(sample, facts=moved)) != digest(sample)

@@ -18,3 +18,9 @@ def test_curves_of_one_task_are_named_after_it(monkeypatch, tmp_path, tasks, sho
     figure.draw_curves(report, tmp_path / "curves.png")
     (axes,) = drawn[0].axes
     assert axes.get_ylabel() == f"right answers, {shown}, % (official rule)"
+
+
+def test_fifty_six_models_look_different():
+    names = [f"model {number}" for number in range(56)]
+    looks = [figure._look(name, "plain", names) for name in names]
+    assert len({(look["color"], look["marker"]) for look in looks}) == 56

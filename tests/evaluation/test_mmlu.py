@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lm2.evaluation import mmlu
@@ -239,12 +240,10 @@ def test_averages_are_over_questions_and_the_paper_s_is_over_rows():
     assert paper_lines(counts, ("anatomy",))["General knowledge"].accuracy == 3 / 4
 
 
-def test_the_interval_of_the_mean_is_that_of_simulated_answers():
+@pytest.mark.parametrize("n", [1, 2, 20])
+def test_the_interval_of_the_mean_is_that_of_simulated_answers(n):
     """Answers drawn again and again: the mean of the rows scatters as the interval says."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    n, p = 20, 0.4
+    rng, p = np.random.default_rng(0), 0.4
     draws = [
         {s: (int(right), n) for s, right in zip(SUBJECTS, rng.binomial(n, p, 57), strict=True)} for _ in range(300)
     ]

@@ -4,12 +4,13 @@ import json
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.evaluation import needle
-from lm2.evaluation.needle import COUNTS, NeedleOptions, NeedleSource, is_right
+from lm2.evaluation.needle import COUNTS, NOISE, NeedleOptions, NeedleSource, is_right
 from lm2.evaluation.needle_report import cell
 from lm2.evaluation.statistics import wilson
 from tests.evaluation.tiny import llama, memory_model, prose, save
@@ -92,6 +93,16 @@ def test_books_stand_around_the_needle(tmp_path):
 def test_a_length_without_room_is_refused(source):
     with pytest.raises(ValueError, match=r"--lengths names 40, and prompt and needle alone have \d\d tokens"):
         source.sample(40, 0, 0)
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_a_sample_without_room_is_found_before_a_model_is_loaded(tmp_path, monkeypatch):
+    """Facts about people differ in length: at 82 tokens the first sample has room and others have none."""
+    monkeypatch.setattr(needle, "load_runner", lambda spec, options: pytest.fail("a model was loaded"))
+    source = NeedleSource(None, 0, "people")
+    assert source.sample(82, 0, 0)
+    with pytest.raises(ValueError, match=r"--lengths names 82, and .* alone have \d\d tokens: give a greater one"):
+        needle.run(options_for(tmp_path, needle="people", lengths=(82, 400), samples=10))
 
 
 @pytest.mark.parametrize(
@@ -188,3 +199,10 @@ def test_real_models_and_a_text_too_long_for_one(tmp_path):
 def test_options_that_cannot_be(wrong, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         options_for(tmp_path, **wrong)
+
+
+def test_a_sentence_that_just_fits_is_used():
+    source = NeedleSource(None, seed=0)
+    room = sum(source._count(sentence) for sentence in NOISE[:3])
+    assert source._fill(np.random.default_rng(0), room) == list(NOISE[:3])
+    assert source._fill(np.random.default_rng(0), room - 1) == list(NOISE[:2])

@@ -19,7 +19,7 @@ from lm2 import LM2ForCausalLM
 from lm2.evaluation import perplexity
 from lm2.evaluation.models import parse_specs
 from lm2.evaluation.perplexity import PerplexityOptions, common_length, documents, score, tokens
-from lm2.evaluation.perplexity_report import bins, gain, pooled
+from lm2.evaluation.perplexity_report import bins, gain, measured, pooled
 from tests.accelerator import DEVICE, accelerator
 from tests.evaluation.tiny import SEGMENT, codec, llama, memory_model, prose, save, tokenizer
 
@@ -116,6 +116,11 @@ def test_a_mean_of_fewer_segments_than_others_have_is_none():
     assert pooled(rows, 1, 3) == pytest.approx(math.exp(2))
 
 
+def test_documents_of_a_column_are_those_that_have_its_segments():
+    rows = [{"segment": number, "documents": n, "nll": 2.0} for number, n in enumerate((1003, 1003, 7, 2), 1)]
+    assert [measured(rows, *span) for span in ((1, 1), (1, 2), (3, 4))] == ["1,003", "1,003", "2-7"]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("models")
@@ -141,6 +146,7 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(folders, text,
     assert (tmp_path / "out/perplexity.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "out/perplexity.md").read_text()
     assert "| lm2 | carried |" in page
+    assert "| documents |  | 3 | 3 | 3 | 3 | 3 |" in page
     monkeypatch.setattr(perplexity, "score", None)
     perplexity.run(options)
     assert (tmp_path / "out/perplexity.md").read_text() == page

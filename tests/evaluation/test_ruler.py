@@ -9,6 +9,7 @@ import pytest
 from lm2.evaluation import ruler
 from lm2.evaluation.options import RulerOptions
 from lm2.evaluation.ruler_tasks import NOT_RUN, TASKS
+from lm2.evaluation.statistics import t_interval, wilson
 from tests.evaluation.tiny import memory_model, save
 
 # Other people's packages warn about their own dependencies.
@@ -80,10 +81,21 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(tmp_path, monk
     (first, second) = report["models"][0]["cells"]
     assert (first["task"], first["length"], first["n"], first["score"]) == (TASKS[0], LENGTH, 2, 0.25)
     assert report["not_run"] == NOT_RUN
-    assert f"| {TASKS[1]} | 25.0 | 25.0 |" in (tmp_path / "out/ruler.md").read_text()
+    assert (first["low"], first["high"]) == (0.0, 1.0)
+    assert f"| {TASKS[1]} | 25.0 (0-100) | 25.0 (0-100) |" in (tmp_path / "out/ruler.md").read_text()
     assert second["task"] == TASKS[1]
     ask(["lm2", "rmt"], TASKS[:3], tmp_path)
     assert asked == [*TASKS[:2], *TASKS[:2], TASKS[2], TASKS[2]]
+
+
+def test_an_interval_is_never_without_width():
+    """Also of one sample, and where all scores are the same."""
+    assert tuple(ruler.bounds([0.0] * 20).values()) == wilson(0, 20)
+    assert tuple(ruler.bounds([0.0, 1.0, 1.0]).values()) == wilson(2, 3)
+    assert tuple(ruler.bounds([0.4]).values()) == (0.0, 1.0)
+    assert tuple(ruler.bounds([0.5] * 3).values()) == (wilson(1, 3)[0], wilson(2, 3)[1])
+    scores = [0.4, 0.5, 0.6, 0.5]
+    assert tuple(ruler.bounds(scores).values()) == t_interval(scores)
 
 
 def test_a_length_that_the_harness_would_never_fill_is_refused(tmp_path):

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.data.background import read_books
-from lm2.evaluation.sentences import Background
+from lm2.evaluation import sentences
+from lm2.evaluation.sentences import Background, Stretch
 from lm2.evaluation.tokens import LengthTokenizer
 
 
@@ -76,3 +77,21 @@ def test_books_come_from_files(tmp_path):
     stretches, _ = background.draw(np.random.default_rng(0), 30)
     assert next(background.sentences(stretches)) == " One sentence of at least ten tokens stands here now."
     assert background.name == f"books {tmp_path.name}"
+
+
+def test_only_places_running_without_sentences_are_too_many(background, monkeypatch):
+    monkeypatch.setattr(sentences, "PLACES_TRIED", 5)
+    n = 40 * int(sum(background.book(i).tokens.sum() for i in range(len(background.texts))))
+    stretches, counts = background.draw(np.random.default_rng(0), n)
+    assert len(stretches) > 5
+    assert counts.sum() >= n
+
+
+def test_sentences_of_just_enough_tokens_are_used(background):
+    tokens = background.book(0).tokens
+    least = int(np.median(tokens))
+    whole = [Stretch(0, 0, len(tokens))]
+    picky = Background(background.texts, background.tokenizer, "small", min_tokens=least)
+    assert (tokens == least).any()
+    assert len(list(picky.sentences(whole))) == (tokens >= least).sum()
+    assert len(list(picky.sentences(whole, max_tokens=least))) == (tokens == least).sum()

@@ -146,7 +146,9 @@ class SegmentedForCausalLM(PreTrainedModel):
 
     @classmethod
     def from_backbone(cls, backbone: PreTrainedModel, **config) -> Self:
-        """Wrap a (pretrained) causal language model; `config` holds the configuration's fields. The model is shared."""
+        """Wrap a (pretrained) causal language model; `config` holds the configuration's fields. The model is shared,
+        and stays in training or evaluation mode.
+        """
         config_class = cast(type[SegmentedConfig], cls.config_class)
         model = cls(config_class(backbone_config=backbone.config, **config))
         model.backbone = backbone
@@ -158,7 +160,7 @@ class SegmentedForCausalLM(PreTrainedModel):
         for name, module in model.named_children():
             if name != "backbone":
                 module.to(backbone.dtype)  # in which it is saved
-        return model.to(backbone.device)
+        return model.to(backbone.device).train(backbone.training)
 
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -192,7 +194,7 @@ class SegmentedForCausalLM(PreTrainedModel):
         """Read the tokens segment by segment.
 
         Args:
-            input_ids: (B, L), padded on any side where `attention_mask` (B, L) is 0.
+            input_ids: (B, L), padded on any side where `attention_mask` (B, L or more; the last L columns count) is 0.
             past_key_values: state returned by an earlier call; `input_ids` are then the new tokens only.
             labels: (B, L); -100 is ignored. Shifted once over the whole row: the last position of a segment predicts
                 the first token of the next. In training mode only labelled positions get logits; `logits` is None.
@@ -201,10 +203,9 @@ class SegmentedForCausalLM(PreTrainedModel):
             num_items_in_batch: the loss is the sum over labels divided by this, by default their mean.
 
         Raises:
-            ValueError: `input_ids` has no column.
+            ValueError: `input_ids` has no column, or `attention_mask` or `past_key_values` does not fit it.
         """
-        if input_ids.shape[1] == 0:
-            raise ValueError(f"input_ids needs at least one column, got shape {tuple(input_ids.shape)}: give a prompt.")
+        _check_fit(input_ids, attention_mask, past_key_values)
         state = self.initial_state(len(input_ids)) if past_key_values is None else past_key_values
         rows = _lay_out(input_ids, attention_mask, labels, state)
         wants_logits = labels is None or not self.training
@@ -288,16 +289,17 @@ class SegmentedForCausalLM(PreTrainedModel):
         past_key_values: SegmentState | None = None,
         *,
         max_new_tokens: int,
-        eos_token_id: int | None = None,
+        eos_token_id: int | list[int] | None = None,
     ) -> Tensor:
-        """Greedy continuation (B, up to max_new_tokens), filled with `eos_token_id` after a row's end.
+        """Greedy continuation (B, up to max_new_tokens), filled with (the first) `eos_token_id` after a row's end.
 
         Each new token runs the open segment once more, so what comes out is exactly what `forward` would give for the
         whole text; answers are short and segments are bounded, so a cache of keys would save little.
 
         Raises:
-            ValueError: a row has no real token, or `max_new_tokens` is below 1.
+            ValueError: a row has no real token, `max_new_tokens` is below 1, or `forward` refuses the inputs.
         """
+        _check_fit(input_ids, attention_mask, past_key_values)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
         real_BL = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -input_ids.shape[1] :]
@@ -306,15 +308,33 @@ class SegmentedForCausalLM(PreTrainedModel):
         order_BL = real_BL.sort(dim=1, stable=True).indices  # pads first, so that the last column is real in every row
         ids_BL, real_BL = input_ids.gather(1, order_BL), real_BL.gather(1, order_BL)
         answer, ended_B = [], torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        ends = torch.as_tensor([] if eos_token_id is None else eos_token_id, dtype=torch.long, device=input_ids.device)
         while len(answer) < max_new_tokens and not bool(ended_B.all()):
             output = self(ids_BL, real_BL, past_key_values, logits_to_keep=1, use_cache=True)
             next_B, past_key_values = output.logits[:, -1].argmax(-1), output.past_key_values
-            if eos_token_id is not None:
-                next_B = next_B.masked_fill(ended_B, eos_token_id)
-                ended_B = ended_B | (next_B == eos_token_id)
+            if ends.numel():
+                next_B = next_B.masked_fill(ended_B, ends.view(-1)[0])
+                ended_B = ended_B | torch.isin(next_B, ends)
             answer.append(next_B)
             ids_BL, real_BL = next_B[:, None], None
         return torch.stack(answer, dim=1)
+
+
+def _check_fit(ids_BL: Tensor, mask: Tensor | None, state: SegmentState | None) -> None:
+    """Raises ValueError if there is no column, or the mask or the state is not that of these rows."""
+    rows, length = ids_BL.shape
+    if length == 0:
+        raise ValueError(f"input_ids needs at least one column, got shape {tuple(ids_BL.shape)}: give a prompt.")
+    if mask is not None and (mask.dim() != 2 or mask.shape[0] != rows or mask.shape[1] < length):
+        raise ValueError(
+            f"attention_mask must be of shape ({rows}, {length}) or longer by earlier tokens, and it is of shape "
+            f"{tuple(mask.shape)}: pass one number per token, 1 for a real one."
+        )
+    if state is not None and len(state.count_B) != rows:
+        raise ValueError(
+            f"past_key_values has {len(state.count_B)} rows and input_ids has {rows}: use past_key_values.select(...) "
+            "to bring them together."
+        )
 
 
 def _lay_out(ids_BL: Tensor, mask_BL: Tensor | None, labels_BL: Tensor | None, state: SegmentState) -> _Rows:

@@ -9,7 +9,8 @@ from lm2.evaluation.report import CONSTANT, ordered
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that differ for every kind of colour vision (Okabe and Ito)."""
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX*"
+"""One more than the colours, so that the two together come again after 56 models only."""
 LINES = {"plain": "-", "carried": "-", "reset": "--", "frozen": "-.", "exchanged": ":", QUESTION: (0, (1, 3))}
 
 

@@ -59,16 +59,22 @@ def paper_lines(counts: Counts, general: Sequence[str]) -> dict[str, Line | None
 def _mean_of_rows(counts: Counts, rows: dict[str, tuple[str, ...]], lines: Sequence[Line]) -> Line:
     """The mean, and a normal interval that knows that a subject stands in several rows.
 
-    var = sum over subjects of n p (1 - p) (sum over its rows of 1 / (8 n_row))^2
+    var = sum over subjects of n v (sum over its rows of 1 / (8 n_row))^2          v: see `_variance`
     """
     mean, variance = sum(line.accuracy for line in lines) / len(lines), 0.0
+    all_right, all_n = (sum(column) for column in zip(*counts.values(), strict=True))
     for subject, (right, n) in counts.items():
         weight = sum(
             1 / (len(lines) * line.n) for line, row in zip(lines, rows.values(), strict=True) if subject in row
         )
-        variance += n * (right / n) * (1 - right / n) * weight**2
+        variance += n * (_variance(right, n) if n > 1 else _variance(all_right, all_n)) * weight**2
     half = Z95 * math.sqrt(variance)
-    return Line(mean, max(0.0, mean - half), min(1.0, mean + half), sum(n for _, n in counts.values()))
+    return Line(mean, max(0.0, mean - half), min(1.0, mean + half), all_n)
+
+
+def _variance(right: int, n: int) -> float:
+    """Of one answer, without bias: p (1 - p) n / (n - 1). One question alone shows none; all questions' is wider."""
+    return right / n * (1 - right / n) * n / (n - 1)
 
 
 def write(options: "MmluOptions", asked: Sequence[Asked]) -> None:

@@ -12,7 +12,7 @@ pass key. The rules are ours.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -114,13 +114,25 @@ class NeedleSource:
         Raises:
             ValueError: the length leaves no room for the text.
         """
+        rng, told, room = self._begun(length, depth, index)
+        return Needle(length, depth, index, told, self._planted(told, self._fill(rng, room), depth, rng))
+
+    def check(self, cells: Sequence[tuple[int, int, int]]) -> None:
+        """Raises ValueError if the sample of one of these numbers has no room for the text; no text is made."""
+        for cell in cells:
+            self._begun(*cell)
+
+    def _begun(self, length: int, depth: int, index: int) -> tuple[np.random.Generator, Told, int]:
+        """What a sample tells, with the generator that its text is drawn from, and the tokens left for the text."""
         rng = np.random.default_rng([self.seed, length, depth, index])
         told = self.tell(rng)
         sentences = [f" {sentence}" for sentence in (told.needle, *told.others)]
-        room = length - sum(self.tokenizer.count([told.before, *sentences, told.after]))
-        if room < 1:
-            raise ValueError(f"--lengths names {length}, and prompt and needle alone have {length - room} tokens")
-        return Needle(length, depth, index, told, self._planted(told, self._fill(rng, room), depth, rng))
+        need = sum(self.tokenizer.count([told.before, *sentences, told.after]))
+        if length <= need:
+            raise ValueError(
+                f"--lengths names {length}, and prompt and needle alone have {need} tokens: give a greater one"
+            )
+        return rng, told, length - need
 
     def _planted(self, told: Told, text: list[str], depth: int, rng: np.random.Generator) -> tuple[str, ...]:
         """The text with the needle at its depth and the others anywhere."""
@@ -162,7 +174,7 @@ def run(options: NeedleOptions) -> None:
     """
     specs, source = parse_specs(options.models), NeedleSource(options.text, options.seed, options.needle)
     cells = [(n, depth, i) for n in options.lengths for depth in options.depths for i in range(options.samples)]
-    source.sample(min(options.lengths), 0, 0)  # a length without room is found before a model is loaded
+    source.check(cells)  # what people are told differs in length: all of it is seen before a model is loaded
     asked = [ask_model(spec, options, source, cells) for spec in specs]
     wait_for_all()
     if share()[0] == 0:

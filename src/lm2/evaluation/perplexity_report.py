@@ -102,9 +102,16 @@ def pooled(rows: Sequence[dict[str, Any]], first: int, last: int) -> float | Non
     return math.exp(sum(row["nll"] * row["documents"] for row in chosen) / n)
 
 
+def measured(rows: Sequence[dict[str, Any]], first: int, last: int) -> str:
+    """Documents that have segments `first` to `last`, from the fewest to the most."""
+    found = sorted({row["documents"] for row in rows if first <= row["segment"] <= last})
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,}-{found[-1]:,}"
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The page."""
-    last = max(row["segment"] for model in report["models"] for rows in model["nll"].values() for row in rows)
+    longest = max((rows for model in report["models"] for rows in model["nll"].values()), key=len)
+    last = longest[-1]["segment"]
     spans = bins(last)
     header = ["model", "memory", *(f"{a}" if a == b else f"{a}-{b}" for a, b in spans), "all"]
     rows = [
@@ -112,13 +119,15 @@ def markdown(report: dict[str, Any]) -> str:
         for model in report["models"]
         for condition, found in model["nll"].items()
     ]
+    rows.append(["documents", "", *(measured(longest, *span) for span in [*spans, (1, last)])])
     how = report["environment"]
     versions = ", ".join(f"{name} {number}" for name, number in how["versions"].items())
     lines = [
         "# Perplexity by segment",
         f"Perplexity per token of {report['text']}, by the number of the segment in its document; segments of "
         f"{report['segment_length']:,} tokens. Scored: {report['scored']}. Reset: each segment alone. Full: a plain "
-        "model under full attention, up to the length that it takes.",
+        "model under full attention, up to the length that it takes. The last row: how many documents have these "
+        "segments; where they are fewer, they are the longer ones.",
         table(header, rows, 2),
         *(_gain_line(model) for model in report["models"] if model["gain"]),
         "\n".join(

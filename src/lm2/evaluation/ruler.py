@@ -8,6 +8,7 @@ Source: Hsieh et al. 2024, "RULER: What's the Real Context Size of Your Long-Con
 """
 
 import contextlib
+import math
 import random
 import tempfile
 import time
@@ -24,9 +25,10 @@ from lm2.evaluation.mmlu import describe, identity, require_harness
 from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs
 from lm2.evaluation.options import RulerOptions
 from lm2.evaluation.output import write_report
-from lm2.evaluation.page import table
+from lm2.evaluation.page import interval, table
 from lm2.evaluation.records import SCHEMA, Records, mine, share, wait_for_all
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST
+from lm2.evaluation.statistics import t_interval, wilson
 
 PATTERN = (
     "Track the variables hidden in the following text. The grass is green. VAR KQXZB = 73910 VAR WPLMA = VAR KQXZB"
@@ -146,10 +148,23 @@ def write(options: RulerOptions, asked: Sequence[tuple[dict[str, Any], list[dict
 
 def _cells(records: Sequence[dict[str, Any]], options: RulerOptions) -> list[dict[str, Any]]:
     return [
-        {"task": record["key"][0], "length": record["key"][1], "n": len(record["scores"]), **record}
+        {"task": task, "length": length, "n": len(record["scores"]), **record, **bounds(record["scores"])}
         for record in records
-        if record["key"][0] in options.tasks and record["key"][1] in options.lengths
+        for task, length in [record["key"]]
+        if task in options.tasks and length in options.lengths
     ]
+
+
+def bounds(scores: Sequence[float]) -> dict[str, float]:
+    """The 95 % interval of the mean score: Student's, or Wilson's where that has no width or each score is 0 or 1.
+
+    Wilson's holds for any scores between 0 and 1, which scatter less than right and wrong do; it counts whole ones.
+    """
+    n, total, seen = len(scores), sum(scores), set(scores)
+    if seen <= {0, 1} or len(seen) == 1:
+        return {"low": wilson(math.floor(total), n)[0], "high": wilson(math.ceil(total), n)[1]}
+    low, high = t_interval(scores)
+    return {"low": max(0.0, low), "high": min(1.0, high)}
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -157,7 +172,7 @@ def markdown(report: dict[str, Any]) -> str:
     columns = [(model, n) for model in report["models"] for n in dict.fromkeys(c["length"] for c in model["cells"])]
     scores = {(m["name"], c["task"], c["length"]): c for m in report["models"] for c in m["cells"]}
     tasks = dict.fromkeys(c["task"] for model in report["models"] for c in model["cells"])
-    rows = [[task, *(f"{100 * scores[m['name'], task, n]['score']:.1f}" for m, n in columns)] for task in tasks]
+    rows = [[task, *(_cell(scores[model["name"], task, n]) for model, n in columns)] for task in tasks]
     n = report["models"][0]["cells"][0]["n"]
     skipped = "\n".join(f"* {task}: {reason}" for task, reason in report["not_run"].items())
     how = report["environment"]
@@ -166,7 +181,8 @@ def markdown(report: dict[str, Any]) -> str:
         "\n\n".join(
             [
                 "# RULER",
-                f"Score in %: {report['rule']}. {n} samples a cell, seed {report['seed']}; lengths in the model's own "
+                "Score in %, with 95 % intervals (Wilson's where each score is 0 or 1 or all are the same, else "
+                f"Student's): {report['rule']}. {n} samples a cell, seed {report['seed']}; lengths in the model's own "
                 "tokens, the answer's included. No input was cut.",
                 table(["task", *(f"{model['name']}, {length:,}" for model, length in columns)], rows),
                 f"Not run, because they are not complete without a download:\n\n{skipped}",
@@ -175,3 +191,7 @@ def markdown(report: dict[str, Any]) -> str:
         )
         + "\n"
     )
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    return interval({"accuracy": cell["score"], "low": cell["low"], "high": cell["high"]})

@@ -1,9 +1,11 @@
 """Full attention, the last tokens only, and a sliding window in constant memory."""
 
+from functools import cache
+
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import DynamicCache, PreTrainedTokenizerFast
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from lm2.evaluation.codec import codec_of
 from lm2.evaluation.models import TooLong
@@ -100,6 +102,17 @@ def test_a_token_over_the_end_of_the_context_is_given_once():
     assert ".\n" in [tokenizer.decode([i]) for i in ids]
 
 
+@pytest.mark.parametrize("last", [30, 2000])
+def test_the_space_before_the_context_is_not_doubled(last):
+    """The context's first token begins with it, where that is not cut away."""
+    before, context = "Context: ", tiny.prose(6)
+    ids = runner(last=last)._last_tokens(before, [context[:7], context[7:]], AFTER, last)
+    text, whole = tiny.tokenizer().decode(ids, skip_special_tokens=True), before + context + AFTER
+    assert len(ids) == min(last, ids_of(whole).shape[1])
+    assert text.startswith(before)
+    assert whole.endswith(text[len(before) :])
+
+
 def test_too_few_last_tokens_for_the_question():
     with pytest.raises(ValueError, match=r"have \d+ tokens, more than the 8 of @last:8"):
         runner(last=8).answer(BEFORE, ["It rains."], AFTER, NEW)
@@ -129,6 +142,28 @@ def test_a_sliding_window_is_that_of_the_whole_text(window, chunk, monkeypatch):
     assert len(ids) > 256
     expected = windowed_by_hand(tiny.llama(), ids, window)
     assert runner(window=window).answer(BEFORE, [context], AFTER, NEW) == expected
+
+
+@cache
+def gpt2() -> GPT2LMHeadModel:
+    """Its positions are learned, each for itself."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(tiny.tokenizer()), "n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    config = GPT2Config(**sizes, initializer_range=0.6, bos_token_id=None, eos_token_id=None)
+    return GPT2LMHeadModel(config).eval()
+
+
+def test_a_window_leaves_absolute_positions_what_they_are():
+    context = tiny.prose(6)
+    ids = ids_of(BEFORE + context + AFTER)[0].tolist()
+    assert 2 * 7 + 1 < len(ids) < 256 - NEW
+    expected = windowed_by_hand(gpt2(), ids, 8)
+    assert runner(gpt2(), window=8).answer(BEFORE, [context], AFTER, NEW) == expected
+
+
+def test_a_text_beyond_absolute_positions_is_refused_although_a_window_sees_little_of_it():
+    with pytest.raises(TooLong, match=r"more than 250 tokens and 6 new ones, and the model takes 256"):
+        runner(gpt2(), window=8).answer(BEFORE, [tiny.prose(100)], AFTER, NEW)
 
 
 def test_the_window_bounds_the_keys_that_are_kept(monkeypatch):
@@ -162,3 +197,10 @@ def test_greedy_ends_at_a_stop_token_and_needs_room():
     assert greedy(logits, lambda token: logits, {2}, 3) == [1, 1, 1]
     with pytest.raises(ValueError, match="at least 1, and it is 0"):
         greedy(logits, lambda token: logits, (), 0)
+
+
+def test_a_prompt_that_just_fits_is_answered():
+    room = 256 - ids_of(BEFORE + "It rains." + AFTER).shape[1]
+    assert isinstance(runner().answer(BEFORE, ["It rains."], AFTER, room), str)
+    with pytest.raises(TooLong):
+        runner().answer(BEFORE, ["It rains."], AFTER, room + 1)

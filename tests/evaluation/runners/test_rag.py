@@ -102,3 +102,10 @@ def test_a_missing_package_is_named_with_its_extra(package, make, extra, monkeyp
 def test_passages_need_a_word():
     with pytest.raises(ValueError, match="at least 1 word, and 0 were asked for"):
         RagRunner("rag", Plain(), Bm25(), 5, 0)
+
+
+def test_the_last_question_is_the_one_that_is_asked():
+    plain = Plain()
+    after = "\n</context>\n\nQuestion: Who moved to the garden? John.\n\nQuestion: Where is Mary?"
+    RagRunner("rag", plain, Bm25(), 1, 6).answer("", [" ".join(SENTENCES)], after, 5)
+    assert plain.contexts == ["Mary went to the kitchen."]

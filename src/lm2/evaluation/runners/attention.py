@@ -3,8 +3,9 @@
 * A prompt that full attention cannot take whole raises `TooLong`; nothing is cut in silence.
 * The text before the context is that of all samples of a task, so its keys and values are kept from one to the next.
 * The sliding window trims keys and values to the window after every chunk. What the model says after the last token
-  depends on no more than the last layers x (W - 1) + 1 tokens, so only these are run: the answer is that of the whole
-  text, and neither memory nor positions grow with it.
+  depends on no more than the last layers x (W - 1) + 1 tokens. Where only distances matter, only these are run: the
+  answer is that of the whole text, and neither memory nor positions grow with it. Where positions themselves matter,
+  all tokens are run, each at its own.
 
 Shape suffixes: B = 1 row, Q queries of a chunk, K keys (cached ones first), V vocabulary.
 """
@@ -79,7 +80,7 @@ class AttentionRunner:
     def _prompt(self, before: str, pieces: Iterable[str], after: str, new: int) -> list[int]:
         if self.last is not None:
             ids = self._last_tokens(before, pieces, after, self.last)
-        elif self.window is not None:
+        elif self.window is not None and self._is_boundless():
             ids = list(deque(self._tokens(before, pieces, after), maxlen=self._reach(self.window)))
         else:
             ids = self._all_tokens(before, pieces, after, new)
@@ -88,9 +89,12 @@ class AttentionRunner:
             raise TooLong(f"{len(ids):,} tokens and {new} new ones, and the model takes {room:,}")
         return ids
 
+    def _is_boundless(self) -> bool:
+        """Whether a window keeps all that matters small, which are distances: so it is with rotary positions."""
+        return self.window is not None and _only_distances(self.model)
+
     def _room(self) -> int | None:
-        """Positions of the model; a window makes rotary ones boundless, since all distances stay small."""
-        return None if self.window is not None and _only_distances(self.model) else max_positions(self.model)
+        return None if self._is_boundless() else max_positions(self.model)
 
     def _reach(self, window: int) -> int:
         """Tokens that can have any influence on the last one."""
@@ -113,22 +117,17 @@ class AttentionRunner:
         return ids
 
     def _last_tokens(self, before: str, pieces: Iterable[str], after: str, last: int) -> list[int]:
-        stream, head = self.codec.stream().end(before)
-        head = [*self.codec.start, *head]
-        context: deque[int] = deque(maxlen=last)
-        for piece in pieces:
-            stream, ids = stream.push(piece)
-            context.extend(ids)
-        stream, rest = stream.settle()  # a token may join the last word with what comes after
-        context.extend(rest)
-        tail = stream.end(after)[1]
-        room = last - len(head) - len(tail)
-        if room < 0:
+        """The whole prompt if it fits, else all that is before the context and then the last tokens of the prompt."""
+        head = [*self.codec.start, *self.codec.encode(before)]
+        need = len(head) + len(self.codec.encode(after))
+        if need > last:
             raise ValueError(
-                f"{self.name}: the instruction and the question alone have {len(head) + len(tail)} tokens, more than "
-                f"the {last} of @last:{last}: give it a greater number"
+                f"{self.name}: the instruction and the question alone have {need} tokens, more than the {last} of "
+                f"@last:{last}: give it a greater number"
             )
-        return [*head, *list(context)[max(0, len(context) - room) :], *tail]
+        # Of one stream, for a token may hold the end of one part and the start of the next.
+        kept = list(deque(self._tokens(before, pieces, after), maxlen=last + 1))
+        return kept if len(kept) <= last else [*head, *kept[len(head) + 1 :]]
 
     @torch.no_grad()
     def _generate(self, ids: list[int], shared: int, max_new_tokens: int) -> list[int]:
