@@ -93,8 +93,21 @@ def test_a_text_within_the_first_segment_is_not_in_the_memory_yet(shipped):
     found = look(*shipped, FACTS, [" Where is Mary?"], max_new_tokens=1)
     assert found.mass_BSN.shape == (1, 0, 16)
     assert found.answers[0].text == " garden"
-    assert found.answers[0].read_P.max(initial=0) == 0
+    assert (found.places, found.answers[0].tried) == ([], [])
+    assert {token.place for token in found.answers[0].tokens} == {None}
     assert found.answers[0].nothing_written == pytest.approx(found.answers[0].probability)
+
+
+def test_places_are_of_complete_segments_and_those_tried_were_read(shipped):
+    found = look(*shipped, FACTS * 5, [" Where is Mary?"], without=100, max_new_tokens=1)
+    assert found.tokens % found.segment_length > 20
+    assert found.places
+    assert all(
+        one.first + one.tokens <= found.tokens // found.segment_length * found.segment_length for one in found.places
+    )
+    (answer,) = found.answers
+    assert answer.tried
+    assert all(answer.read_P[one.place] > 0 for one in answer.tried if not one.control)
 
 
 def test_bad_input_is_refused(shipped):

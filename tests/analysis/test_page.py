@@ -18,7 +18,7 @@ EVIL = "<script>alert('&\"')</script>"
 def a_look(places: int = 3, segments: int = 5) -> Look:
     return Look(
         places=[
-            Place(f"{EVIL} before {i} ", f"[b]{i}{EVIL}", 1000 * i + 50, 7 * i, 2, 0.5, False) for i in range(places)
+            Place(f"{EVIL} before {i} ", f"[b]{i}{EVIL}", 1000 * i + 50, 7 * i, 2, 0, 0.5, False) for i in range(places)
         ],
         tokens=7 * places + 10,
         floor=0.01,
@@ -84,12 +84,12 @@ def test_of_many_places_those_read_or_written_most_are_shown():
 def test_text_between_places_is_shown_once_and_what_is_left_out_is_counted():
     before = ["Mary left. ", "Mary left. John ", "Ada came. "]
     at = [11, 16, 500]
-    places = [Place(before[i], f"<{i}>", at[i], 10 * i, 2, 0.5, False) for i in range(3)]
+    places = [Place(before[i], f"<{i}>", at[i], 10 * i, 2, 3, 0.5, False) for i in range(3)]
     places[1] = replace(places[1], at=at[1] + 3)
     html = page.page(replace(a_look(), places=places, answers=[], tokens=40), "model", b"")
     assert read(html).text.split("read most.", 1)[1].split() == [
         *("Mary", "left.", "<0>"),
-        *("John", "<1>", "…", "8", "tokens", "…", "Ada", "came.", "<2>", "…", "18", "tokens"),
+        *("John", "<1>", "…", "5", "tokens", "…", "Ada", "came.", "<2>", "…", "18", "tokens"),
     ]
 
 
@@ -115,6 +115,16 @@ def test_tables_show_texts_as_they_are():
     alone = shown(replace(found, answers=[]))
     assert "6 of them were written (rho above 0.01), in 3 places" in alone
     assert alone.count("[b]") == 3
+
+
+def test_places_of_which_nothing_was_read_are_not_marked(tmp_path):
+    found = a_look()
+    (answer,) = found.answers
+    for read, marked in (([0.0, 0.2, 0.0], {1}), ([0.0, 0.0, 0.0], set())):
+        asked = replace(found, answers=[replace(answer, read_P=np.array(read))])
+        assert asked.read_most() == marked
+        assert page.page(asked, "model", b"").count("<mark class=read") == len(marked) + 2  # two places were tried
+        figure.draw(asked, tmp_path / "it.png")  # a panel without marks has room, or matplotlib would warn
 
 
 @pytest.mark.parametrize("segments", [0, 1, figure.COLUMNS, figure.COLUMNS + 1, 5 * figure.COLUMNS + 3])

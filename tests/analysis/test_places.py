@@ -29,7 +29,7 @@ def test_places_are_the_tokens_above_the_floor_within_sentences(text, seed):
         assert not any(places.first[i] < end < places.past[i] for end in ends)
         assert places.text(i) == text[places.first[i] : places.past[i]]
         assert text[: places.first[i]].endswith(places.before(i))
-        assert len(places.before(i)) <= CONTEXT
+        assert places.before_tokens(i) == len(places.before(i)) <= CONTEXT
     values_L = np.random.default_rng(seed).random(len(text))
     inside = [values_L[first:past] for first, past in zip(places.first, places.past, strict=True)]
     np.testing.assert_allclose(places.sums(values_L), [values.sum() for values in inside])
@@ -50,6 +50,14 @@ def test_what_stands_before_is_the_sentence_before_and_its_own():
     written_L = np.zeros(len(text))
     written_L[-4:] = 1
     assert places_of(by_character(text), written_L, 0.5).before(0) == "Second one. Third is "
+
+
+def test_the_token_of_a_text_begin_and_a_token_cut_in_two_are_counted_as_they_are_shown():
+    starts, ends = np.array([0, 0, 5, 10, 16]), np.array([0, 5, 10, 16, 17])
+    places = places_of(Encoded("Mary. Ada. Bob. X", np.arange(5), starts, ends), np.array([0, 0, 0, 0, 1]), 0.5)
+    assert (places.before(0), places.before_tokens(0)) == ("Bob. ", 1)
+    places = places_of(Encoded("Mary. Ada. Bob. X", np.arange(5), starts, ends), np.array([0, 0, 1, 0, 0]), 0.5)
+    assert (places.before(0), places.before_tokens(0)) == ("Mary.", 1)
 
 
 def test_tokens_and_characters_fit():

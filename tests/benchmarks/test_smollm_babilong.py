@@ -86,6 +86,17 @@ def test_pieces_on_two_machines_end_as_one(smollm, options, tmp_path, capsys):
     assert {cell["model"]: cell["n"] for cell in found["report"]["cells"]} == {"lm2": 2, "rmt": 3, "armt": 2, "lora": 2}
 
 
+def test_a_piece_that_was_cut_off_in_the_middle_of_its_line_is_left_out(smollm, options):
+    options.out.mkdir()
+    first = smollm.note_piece(options, 1.5, done=False)
+    with (options.out / smollm.PIECES_FILE).open("a", encoding="utf-8") as file:
+        file.write('{"device": "a GP')
+    pieces = smollm.note_piece(options, 2.5, done=True)
+    assert pieces[:1] == first
+    assert [piece["minutes"] for piece in pieces] == [1.5, 2.5]
+    assert smollm.note_piece(options, 1.0, done=True)[:2] == pieces
+
+
 def check_checkpoints(out, facts) -> None:
     """They hold the memory and the adapters of each contender and nothing else, and no state of the optimiser."""
     for name, one in facts.items():

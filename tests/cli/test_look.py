@@ -66,6 +66,14 @@ def test_without_matplotlib_nothing_is_read_in_vain(folder, text, tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_in_the_way_of_the_folder_is_told_before_the_reading(folder, text, tmp_path, monkeypatch, capsys):
+    module = importlib.import_module("lm2.analysis.look")
+    monkeypatch.setattr(module, "look", lambda *parts: pytest.fail("it was read"))
+    for out in (text, text / "deep" / "out"):
+        assert look(folder, text, out) == 2
+        assert f"--out is {out}, and {text} is a file: choose a folder" in capsys.readouterr().err
+
+
 def test_a_missing_text_and_a_folder_that_is_no_model(folder, text, tmp_path, capsys):
     assert look(folder, tmp_path / "no.txt", tmp_path / "out") == 2
     assert "no.txt" in capsys.readouterr().err

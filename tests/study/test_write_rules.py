@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lm2.study import job as jobs
 from lm2.study import write_rules
 from lm2.study.config import Job, StudyConfig, plan
 from lm2.study.report import cell, page, table
+from tests.processes import start
 
 SIZES = {"width": 16, "slots": 4, "blocks": 1, "base_steps": 3, "steps": 4, "samples": 6, "longest": 4}
 
@@ -28,9 +34,14 @@ def config(tmp_path):
     )
 
 
-def test_a_study_runs_in_processes_and_resumes(config, capfd, monkeypatch):
-    source = str(Path(write_rules.__file__).parents[2])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]))
+@pytest.fixture
+def sources(monkeypatch):
+    """Processes find the library that is tested."""
+    folder = str(Path(write_rules.__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
+
+
+def test_a_study_runs_in_processes_and_resumes(config, capfd, sources):
     write_rules.run(config)
     results = {job.variant: json.loads(job.result.read_text()) for job in plan(config)}
     assert {result["status"] for result in results.values()} == {"finished"}
@@ -45,6 +56,21 @@ def test_a_study_runs_in_processes_and_resumes(config, capfd, monkeypatch):
     write_rules.run(config)
     assert f"{len(times)} runs, {len(times)} of them finished before" in capfd.readouterr().out
     assert times == {job: job.result.stat().st_mtime_ns for job in plan(config)}
+
+
+def test_a_run_ends_with_the_study_that_is_killed(config, sources):
+    log = config.out / "once" / "seed-0" / "base" / "training" / "log.jsonl"
+    study = start(write_rules.run, replace(config, base_steps=10**6))
+    while not log.exists() or not log.stat().st_size:
+        assert study.is_alive()
+        time.sleep(0.1)
+    runs = psutil.Process(study.pid).children()
+    assert len(runs) == 1
+    os.kill(study.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(runs, timeout=30)
+    for run in alive:
+        run.kill()
+    assert not alive
 
 
 def test_a_run_is_the_same_again(job):
@@ -75,21 +101,10 @@ def test_results_of_other_settings_are_refused(job):
 
 
 def test_crashes_are_results_and_stop_what_needs_them(config, monkeypatch):
-    class Broken:
-        returncode = 1
-
-        def poll(self):
-            return 1
-
-    def start(job):
-        job.folder.mkdir(parents=True)
-        write_rules._output(job).write_text("Traceback\nRuntimeError: no memory left\n\n")
-        return Broken()
-
-    monkeypatch.setattr(write_rules, "_start", start)
+    monkeypatch.setattr(write_rules, "JOB_MODULE", "no_such_job")
     write_rules.run(config)
     text = config.table.read_text()
-    assert "base: crashed. RuntimeError: no memory left (exit code 1" in text
+    assert re.search("base: crashed. the process of once seed 0 base failed: .*No module named no_such_job", text)
     assert "default: crashed. it needs base, which has failed" in text
     assert "| mean+burn-in | 0 of 1: crashed |" in text
 

@@ -24,7 +24,7 @@ def draw(found: Look, path: Path) -> None:
     """Write the picture: a panel for each memory, its slots by the text's segments. Needs matplotlib (extra `plot`)."""
     columns_BCN = shrink(found.mass_BSN)
     banks, _, slots = columns_BCN.shape
-    read = found.read_most()
+    at = [found.places[place].first for place in sorted(found.read_most())]
     end = max(1, found.mass_BSN.shape[1]) * found.segment_length
     figure = new_figure(8, 0.9 + banks * min(2.6, 0.9 + 0.04 * slots))
     panels = figure.subplots(banks, 1, squeeze=False, sharex=True)[:, 0]
@@ -35,9 +35,9 @@ def draw(found: Look, path: Path) -> None:
         image = panel.imshow(
             values_NC, vmin=0, vmax=1, cmap="Blues", aspect="auto", interpolation="none", extent=extent
         )
-        at = [found.places[place].first for place in sorted(read)]
-        panel.plot(at, [-0.5] * len(at), "v", color="#D55E00", markersize=5, clip_on=False)
+        if at:  # the bounds of no points are infinite, and no panel would have room beside them
+            panel.plot(at, [-0.5] * len(at), "v", color="#D55E00", markersize=5, clip_on=False)
         panel.set_ylabel(f"slots, block {layer}", fontsize=8)
-    panels[-1].set_xlabel("token of the text" + ("; orange: read most by the questions" if read else ""))
+    panels[-1].set_xlabel("token of the text" + ("; orange: read most by the questions" if at else ""))
     figure.colorbar(image, ax=panels, label="written")
     save(figure, path)

@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lm2.analysis.asking import ROWS, answer, probabilities, unwritten
 from lm2.analysis.places import Encoded, encode, places_of
-from lm2.analysis.results import Answer, Asked, Look, Place, Tried
+from lm2.analysis.results import Answer, Asked, Look, Place, Tried, most_read
 from lm2.analysis.trace import Read, Trace, follow
 
 Progress = Callable[[int], Any]
 FLOOR = 0.01
-"""A token is written with rho above it."""
+"""A token of a complete segment is written with rho above it."""
 
 
 def look(
@@ -76,20 +76,24 @@ def _counted(done: Callable[[int, int], Any] | None, total: int) -> Progress | N
 
 
 class Text:
-    """A text that was read, with what the memories did on the way."""
+    """A text that was read, with what the memories did on the way.
+
+    written_to: the end of its last complete segment. What follows is not written before a question completes it.
+    """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, encoded: Encoded, done: Progress | None = None):
         self.model, self.tokenizer = model, tokenizer
         self.ids_L = torch.from_numpy(encoded.ids).to(model.device)
         self.trace = follow(model, self.ids_L, Trace.begin(model), done=done)
+        self.written_to = self.trace.tokens - self.trace.tokens % model.config.segment_length
         written_L = torch.cat(self.trace.written, 1).amax(0).cpu().numpy()
+        written_L[self.written_to :] = 0
         self.places = places_of(encoded, written_L, FLOOR)
         self.written_P = self.places.greatest(written_L)
 
     def described(self) -> list[Place]:
         """Its places, in order."""
-        places, T = self.places, self.model.config.segment_length
-        visible = self.trace.tokens // T * T - self.model.config.look_back
+        places, visible = self.places, self.written_to - self.model.config.look_back
         return [
             Place(
                 places.before(i),
@@ -97,6 +101,7 @@ class Text:
                 places.at(i),
                 int(first),
                 int(past - first),
+                places.before_tokens(i),
                 float(rho),
                 bool(past > visible),
             )
@@ -117,7 +122,7 @@ class Text:
         part_t = read.size_t / read.size_t.sum().clamp_min(1e-12)
         read_P = self._by_place(part_t @ read.share_tL)
         answer_A = answer(self.model, question_L, self.trace.cache, max_new_tokens)
-        chosen = np.argsort(-read_P, kind="stable")[:without].tolist()
+        chosen = most_read(read_P, without)
         single = [*chosen, *self._control(read_P, chosen)]
         choices = [None, chosen, *([place] for place in single)]
         nothing, together, *found = self.without(question_L, answer_A, choices, done)
@@ -141,7 +146,7 @@ class Text:
 
     def _asked(self, token: int, size: float, share_L: Tensor) -> Asked:
         share_P, text = self._by_place(share_L), str(self.tokenizer.decode([token]))
-        if not len(share_P):
+        if not share_P.any():
             return Asked(text, size, None, 0.0)
         return Asked(text, size, int(share_P.argmax()), float(share_P.max()))
 

@@ -90,8 +90,8 @@ def _text(found: Look) -> Iterator[str]:
     for i in sorted(order[:MOST]):
         place = found.places[i]
         begin = place.at - len(place.before)
-        if begin > end:
-            yield f"<span class=gap>… {place.first - past:,} tokens …</span>"
+        if begin > end and (left := place.first - place.before_tokens - past) > 0:
+            yield f"<span class=gap>… {left:,} tokens …</span>"
         yield _passage(replace(place, before=place.before[max(0, end - begin) :]), i in read)
         past, end = place.first + place.tokens, place.at + len(place.text)
     if found.tokens > past:

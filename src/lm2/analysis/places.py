@@ -50,6 +50,11 @@ class Places(NamedTuple):
         ends = [match.end() for match in END.finditer(text, begin, end)]
         return text[ends[-2] if len(ends) > 1 else begin : end]
 
+    def before_tokens(self, place: int) -> int:
+        """How many tokens that is, the first perhaps without its beginning."""
+        first, begin = self.first[place], self.at(place) - len(self.before(place))
+        return int(first - np.searchsorted(self.encoded.ends[:first], begin, side="right"))
+
     def sums(self, values_L: np.ndarray) -> np.ndarray:
         """The sum of a quantity of the tokens over each place."""
         total = np.concatenate([[0.0], np.cumsum(values_L, dtype=np.float64)])

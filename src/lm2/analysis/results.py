@@ -7,12 +7,18 @@ import numpy as np
 MARKED = 3
 
 
+def most_read(read_P: np.ndarray, n: int) -> list[int]:
+    """The places of which most was read, n of them, from the first on; fewer where of fewer anything was read."""
+    return [place for place in np.argsort(-read_P, kind="stable")[:n].tolist() if read_P[place] > 0]
+
+
 @dataclass(frozen=True)
 class Place:
     """Tokens of the text that were written, `first` to `first + tokens`, from character `at` on, and what is before.
 
-    What a place is about is mostly told before it: a fact is written when its last word has been read. written: the
-    greatest rho, over tokens, heads and memories. attended: whether self-attention still sees some of it at the end.
+    What a place is about is mostly told before it: a fact is written when its last word has been read. before_tokens:
+    how many tokens `before` shows. written: the greatest rho, over tokens, heads and memories. attended: whether
+    self-attention still sees some of it at the end.
     """
 
     before: str
@@ -20,6 +26,7 @@ class Place:
     at: int
     first: int
     tokens: int
+    before_tokens: int
     written: float
     attended: bool
 
@@ -27,7 +34,7 @@ class Place:
 @dataclass(frozen=True)
 class Asked:
     """A token of a question: the norm of what it read, and the place that it read most of, with its share; None
-    where nothing is written."""
+    where it read of no place."""
 
     text: str
     size: float
@@ -54,7 +61,7 @@ class Answer:
     nothing_written: the probability of the same answer when no token of the text is written. together: without all
     places of `tried` but the control. read_P: the share of each place in what the question's tokens read; start: of
     what the banks began with. What is missing from 1 is of tokens that are no longer told apart, that are written below
-    the floor, or of the question's own.
+    the floor, or together with the question: its own, and those of the text's last segment if it was open.
     """
 
     question: str
@@ -69,15 +76,15 @@ class Answer:
 
     def most_read(self, n: int) -> list[int]:
         """The places that were read most, from the first on."""
-        return np.argsort(-self.read_P, kind="stable")[:n].tolist()
+        return most_read(self.read_P, n)
 
 
 @dataclass(frozen=True)
 class Look:
     """What a model's memories did with a text, and with questions after it.
 
-    floor: tokens with rho above it are in places. mass_BSN: for each memory, complete segment and slot how much was
-    written, 0 to 1, the greatest over heads.
+    floor: tokens of complete segments with rho above it are in places. mass_BSN: for each memory, complete segment and
+    slot how much was written, 0 to 1, the greatest over heads.
     """
 
     places: list[Place]

@@ -47,7 +47,8 @@ def run(options: Options) -> None:
     from lm2.files import replacing, write_json
     from lm2.progress import time_left_bar
 
-    new_figure(1, 1)  # without matplotlib all the reading would be for nothing
+    new_figure(1, 1)  # without matplotlib or a folder all the reading would be for nothing
+    check_folder(options.out)
     text = sys.stdin.read() if options.text == "-" else read_text(Path(options.text))
     model, tokenizer = load(options.model)
     with time_left_bar(Console(stderr=True), transient=True) as bar:
@@ -70,6 +71,13 @@ def run(options: Options) -> None:
     console = Console()
     report.show(found, console)
     console.print(f"\nSaved: {', '.join(map(str, files))}", soft_wrap=True, highlight=False)
+
+
+def check_folder(out: Path) -> None:
+    """Raises ValueError if --out, or what it is in, is a file."""
+    there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out is {out}, and {there} is a file: choose a folder")
 
 
 def read_text(path: Path) -> str:

@@ -36,7 +36,8 @@ class Validator:
 
     Args:
         ids_NL, answer_N: see `held_out`.
-        folder: of the training. A run that goes on goes on with the lines up to its checkpoint.
+        folder: of the training. A run that goes on goes on with the lines up to its checkpoint, and with their seconds:
+            so a checkpoint is to be written where it is validated, and nowhere else.
     """
 
     def __init__(self, ids_NL: Tensor, answer_N: Tensor, folder: Path):

@@ -75,7 +75,8 @@ class Work:
         validator = validation.Validator(*validation.held_out(self._held_out, self.sizes), folder)
         start = partial(_start, self.config.out / "base" / MODEL_FOLDER, name, self.sizes)
         run = training_run(recipe, name, self.rows(), start, folder, self._seed)
-        run = replace(run, evaluation=validator, evaluation_every=validation_steps(self.sizes, name))
+        every = validation_steps(self.sizes, name)  # of checkpoints, too: the seconds up to one are then in its line
+        run = replace(run, evaluation=validator, evaluation_every=every, save_every=every)
         if name == "lm2":
             run = with_quiet_text(run, self.rows(), self.sizes.quiet_segments)
         validator.start()

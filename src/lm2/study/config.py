@@ -116,8 +116,13 @@ class Job(Sizes):
     out: Path
 
     @property
+    def name(self) -> str:
+        """What a run is called where several are told."""
+        return f"{self.task} seed {self.seed} {self.variant}"
+
+    @property
     def folder(self) -> Path:
-        """Checkpoints, the log and what the run printed."""
+        """Checkpoints, the log and what the run printed as errors."""
         return self.out / self.task / f"seed-{self.seed}" / self.variant
 
     @property

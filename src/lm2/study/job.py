@@ -21,6 +21,7 @@ from lm2 import LM2ForCausalLM, add_memory
 from lm2.baselines import RMTForCausalLM
 from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, new_backbone
 from lm2.files import write_json
+from lm2.processes import child_exit
 from lm2.study import measure, tasks
 from lm2.study.config import BASE, DEFAULT, Job
 from lm2.study.measures import checked, forward_of
@@ -180,8 +181,8 @@ def contender(variant: str, task: str, base: str, slots: int) -> PreTrainedModel
     return use_rule(model, variant)
 
 
-def main(argv: list[str]) -> None:
-    values: dict[str, Any] = json.loads(argv[0])
+def main(text: str) -> None:
+    values: dict[str, Any] = json.loads(text)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     out = Path(values.pop("out"))
@@ -189,4 +190,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(child_exit(partial(main, sys.argv[1])))

@@ -4,18 +4,17 @@ A run with a result is not started again, except one that crashed, which is trie
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
+from lm2.processes import Processes
 from lm2.study.config import BASE, Job, StudyConfig, plan
 from lm2.study.job import read_result, write_result
 from lm2.study.report import write_table
 
+JOB_MODULE = "lm2.study.job"
 POLL_SECONDS = 0.5
 CRASHED = "crashed"
 
@@ -54,7 +53,7 @@ class Progress:
         """Count all of a job's steps and say how it ended."""
         self._count(job, _steps(job))
         result = read_result(job) or {}
-        text = f"{job.task} seed {job.seed} {job.variant}: {result['status']} after {result['seconds']:.0f} s"
+        text = f"{job.name}: {result['status']} after {result['seconds']:.0f} s"
         self.bar.write(f"{text} {result.get('message', '')}".rstrip())
 
     def _count(self, job: Job, step: int) -> None:
@@ -63,31 +62,17 @@ class Progress:
 
 
 def _run_all(waiting: list[Job], at_once: int, progress: Progress) -> None:
-    """Start what is ready, wait, and note how it ended. Processes do not outlive an interruption."""
-    waiting, running = list(waiting), {}
-    try:
-        while waiting or running:
-            while len(running) < at_once and (job := _next_ready(waiting)) is not None:
+    """Start what is ready, wait, and note how it ended."""
+    waiting, jobs = list(waiting), {job.name: job for job in waiting}
+    with Processes() as processes:
+        while waiting or processes.running:
+            while len(processes.running) < at_once and (job := _next_ready(waiting)) is not None:
                 waiting.remove(job)
-                if (failed := _failed_need(job)) is not None:
-                    write_result(job, _crash(job, f"it needs {failed}, which has failed", 0.0))
-                    progress.finish(job)
-                else:
-                    running[job] = (_start(job), time.perf_counter())
+                _start(job, processes, progress)
             time.sleep(POLL_SECONDS)
-            for job, (process, began) in list(running.items()):
-                progress.look(job)
-                if process.poll() is None:
-                    continue
-                del running[job]
-                if not job.result.exists():
-                    words = _last_words(job, process.returncode)
-                    write_result(job, _crash(job, words, time.perf_counter() - began))
-                progress.finish(job)
-    finally:
-        for process, _ in running.values():
-            process.terminate()
-            process.wait()
+            for name in processes.running:
+                progress.look(jobs[name])
+            _note_ended(jobs, processes, progress)
 
 
 def _next_ready(waiting: list[Job]) -> Job | None:
@@ -104,29 +89,31 @@ def _failed_need(job: Job) -> str | None:
     return None
 
 
-def _start(job: Job) -> subprocess.Popen:
-    """A process on one thread, because two small trainings side by side are faster than one on two threads."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+def _start(job: Job, processes: Processes, progress: Progress) -> None:
+    """Start a run whose needs have results, unless one of them has failed."""
+    if (failed := _failed_need(job)) is not None:
+        _note_crash(job, f"it needs {failed}, which has failed", 0.0)
+        progress.finish(job)
+        return
     values = json.dumps({**job.values(), "out": str(job.out)})
-    with _output(job).open("w", encoding="utf-8") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lm2.study.job", values], stdout=output, stderr=subprocess.STDOUT, env=environment
-        )
+    processes.start(job.name, JOB_MODULE, [values], job.folder)
 
 
-def _output(job: Job) -> Path:
-    return job.folder / "output.txt"
+def _note_ended(jobs: dict[str, Job], processes: Processes, progress: Progress) -> None:
+    """Say how a run has ended, if one has; one without a result of its own has crashed."""
+    before, words = set(processes.running), "it ended without a result"
+    try:
+        processes.ended()
+    except (ValueError, RuntimeError) as error:
+        words = str(error)
+    for name in before - processes.running.keys():
+        if not jobs[name].result.exists():
+            _note_crash(jobs[name], words, time.perf_counter() - processes.began[name])
+        progress.finish(jobs[name])
 
 
-def _crash(job: Job, message: str, seconds: float) -> dict:
-    return {"job": job.settings(), "status": CRASHED, "message": message, "seconds": seconds}
-
-
-def _last_words(job: Job, code: int) -> str:
-    lines = _output(job).read_text(encoding="utf-8", errors="replace").split("\n")
-    words = [line.strip() for line in lines if line.strip()]
-    return f"{words[-1][:200] if words else 'no output'} (exit code {code}, see {_output(job)})"
+def _note_crash(job: Job, message: str, seconds: float) -> None:
+    write_result(job, {"job": job.settings(), "status": CRASHED, "message": message, "seconds": seconds})
 
 
 def _steps(job: Job) -> int:
