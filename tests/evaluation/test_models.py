@@ -113,7 +113,7 @@ def test_plain_models_run_as_asked(folders):
 
 @pytest.mark.parametrize("kind", ["llama", "lm2"])
 def test_rotary_frequencies_are_not_rounded(folders, kind):
-    """Those of bfloat16 lose the place of a token in a text of thousands."""
+    """As `from_pretrained` leaves them."""
     model, _ = load_model(str(folders[kind]), RunnerOptions(dtype="bfloat16"))
     assert model.dtype == torch.bfloat16
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32

@@ -234,7 +234,7 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
     path = Path(source)
     if path.is_file():
         model, tokenizer = load_gguf(path)
-        for parameter in model.parameters():  # not buffers, which rotary frequencies are: rounded ones lose the place
+        for parameter in model.parameters():  # not buffers, such as the rotary frequencies
             parameter.data = parameter.data.to(dtype)
         return model, tokenizer
     local = path.is_dir()
