@@ -118,10 +118,12 @@ def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
 
 
 def _check_float_weights(model: PreTrainedModel) -> None:
-    """A quantised layer keeps its weights under other names, or as integers; copying it by name would be wrong."""
+    """A quantised layer keeps its weights under other names, or as integers; copying it by name would be wrong, and of
+    one that is offloaded there is nothing to copy."""
+    absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if 0 < len(absent) < sum(1 for _ in model.parameters()):
+        raise ValueError(f"{absent[0]} is not in memory, but offloaded: load the base whole, without a device_map")
     for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise ValueError(f"{name} is not in memory, but offloaded or on the meta device: load the base whole")
         if not parameter.is_floating_point():
             raise ValueError(f"{name} is stored as {parameter.dtype}: load the base with float weights, not quantised")
 
