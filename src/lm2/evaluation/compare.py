@@ -72,7 +72,7 @@ def compare(
     stories = _stories(reports, own)
     pairs = {key: [*zip(own[key]["right"], other[key]["right"], stories[key], strict=True)] for key in common}
     rows = [_compare(*key, pairs[key]) for key in common]
-    everything = _compare("all", "all", [((*pair[:2], (key[0], pair[2]))) for key in common for pair in pairs[key]])
+    everything = _compare("all", "all", [pair for key in common for pair in pairs[key]])
     too_long = [list(key) for key in both if key not in common]
     return {"models": names, "rule": rule, "cells": [asdict(row) for row in [*rows, everything]], "too_long": too_long}
 
@@ -108,13 +108,13 @@ def _check_same_samples(key: tuple[str, str], own: dict, other: dict, paths: tup
 def _stories(reports: Iterable[dict[str, Any]], cells: Cells) -> dict[tuple[str, str], list[str]]:
     """Which story each sample of a cell is about; a report of before does not tell, and each has one of its own."""
     told = {(row["task"], row["length"]): row["of"].split() for report in reports for row in report.get("stories", ())}
-    own = {key: [f"{number} at {key[1]}" for number in range(cell["n"])] for key, cell in cells.items()}
+    own = {key: [f"{' '.join(key)} {number}" for number in range(cell["n"])] for key, cell in cells.items()}
     return {key: told.get(key, own[key])[: cell["n"]] for key, cell in cells.items()}
 
 
-def _compare(task: str, length: str, answers: list[tuple[str, str, Any]]) -> Comparison:
+def _compare(task: str, length: str, answers: list[tuple[str, str, str]]) -> Comparison:
     """Of answers, each with whether the first and the second have it right ("1" or "0"), and its story."""
-    pairs, by_story = Counter((first, second) for first, second, _ in answers), Counter[Any]()
+    pairs, by_story = Counter((first, second) for first, second, _ in answers), Counter[str]()
     for first, second, story in answers:
         by_story[story] += int(first) - int(second)
     only_first, only_second, both = pairs["1", "0"], pairs["0", "1"], pairs["1", "1"]

@@ -112,7 +112,7 @@ def stories(records: Rows) -> Rows:
 
 def _story(record: dict[str, Any]) -> str:
     """Answers of before do not tell, and each row has a story of its own."""
-    return record.get("story") or str(record["key"][2])
+    return record.get("story") or "{0}/{2}".format(*record["key"])
 
 
 def constants(records: Rows, rule: str) -> Rows:
