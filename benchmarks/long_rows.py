@@ -22,11 +22,11 @@ import tyro
 from lm2.demo.recipe import Phase
 from lm2.environment import environment
 from lm2.errors import Problems
-from lm2.evaluation.compare import p_value
 from lm2.evaluation.controls import MAIN
 from lm2.evaluation.page import table
 from lm2.evaluation.report import collect as report_of
 from lm2.evaluation.report import ordered, save
+from lm2.evaluation.statistics import p_value
 from lm2.files import write_json
 from lm2.reproduce import asking, material, validation
 from lm2.reproduce.config import ReproduceConfig

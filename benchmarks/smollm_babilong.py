@@ -33,11 +33,12 @@ from lm2.deadline import TimeUp, until
 from lm2.environment import environment
 from lm2.evaluation import page
 from lm2.evaluation.babilong import SampleSource
-from lm2.evaluation.compare import compare, p_value
+from lm2.evaluation.compare import compare
 from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.engine import Asked, answers_folder, evaluate
 from lm2.evaluation.output import write_report
 from lm2.evaluation.report import REPORT_FILE, collect, save
+from lm2.evaluation.statistics import p_value
 from lm2.files import replacing
 from lm2.gguf import base_config, load_base
 from lm2.recipes.findings import Findings

@@ -268,11 +268,7 @@ def plan(
     batch, length = shape
     read_R = torch.zeros(batch, dtype=torch.long, device="cpu") if read_B is None else read_B
     if attention_mask is not None:
-        if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or attention_mask.shape[1] < length:
-            raise ValueError(
-                f"attention_mask must be of shape ({batch}, {length}) or longer by the cached tokens, and it is of "
-                f"shape {tuple(attention_mask.shape)}: pass one number per token, 1 for a real one"
-            )
+        check_mask(attention_mask, batch, length)
         real_BL = attention_mask[:, -length:].to(device=device, dtype=torch.bool)
         if not real_BL.all():
             row_BL = torch.arange(batch, device=device)[:, None].expand(batch, length)
@@ -280,6 +276,15 @@ def plan(
             length_R = real_BL.sum(1).cpu()
             return Layout(shape, segment_length, look_back, read_R, length_R, device, row_BL, rank_BL, real_BL)
     return Layout(shape, segment_length, look_back, read_R, torch.full((batch,), length, device="cpu"), device)
+
+
+def check_mask(mask: Tensor, rows: int, length: int) -> None:
+    """Raises ValueError if a mask is not that of so many rows and columns; it may also cover columns before."""
+    if mask.dim() != 2 or mask.shape[0] != rows or mask.shape[1] < length:
+        raise ValueError(
+            f"attention_mask must be of shape ({rows}, {length}) or longer by the cached tokens, and it is of shape "
+            f"{tuple(mask.shape)}: pass one number per token, 1 for a real one"
+        )
 
 
 def _columns(x_RT: Tensor, dim: int) -> Tensor:

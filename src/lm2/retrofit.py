@@ -62,7 +62,7 @@ def add_memory(
 
     Source: the identity start of LM2 (arXiv 2502.06049, section 2); the zero value projection is ours.
     """
-    _check_float_weights(base_model)
+    _check_weights(base_model)
     config = with_memory(
         base_model.config,
         memory_slots=memory_slots,
@@ -117,7 +117,7 @@ def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
     return out
 
 
-def _check_float_weights(model: PreTrainedModel) -> None:
+def _check_weights(model: PreTrainedModel) -> None:
     """A quantised layer keeps its weights under other names, or as integers; copying it by name would be wrong, and of
     one that is offloaded there is nothing to copy."""
     absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]

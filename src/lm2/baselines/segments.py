@@ -21,6 +21,7 @@ from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import ModelOutput
 
+from lm2.layout import check_mask
 from lm2.loss import summed_cross_entropy
 
 # B = rows, L = columns of the call, A = columns after left-alignment (open segment first), T = segment length,
@@ -325,11 +326,8 @@ def _check_fit(ids_BL: Tensor, mask: Tensor | None, state: SegmentState | None) 
     rows, length = ids_BL.shape
     if length == 0:
         raise ValueError(f"input_ids needs at least one column, got shape {tuple(ids_BL.shape)}: give a prompt.")
-    if mask is not None and (mask.dim() != 2 or mask.shape[0] != rows or mask.shape[1] < length):
-        raise ValueError(
-            f"attention_mask must be of shape ({rows}, {length}) or longer by earlier tokens, and it is of shape "
-            f"{tuple(mask.shape)}: pass one number per token, 1 for a real one."
-        )
+    if mask is not None:
+        check_mask(mask, rows, length)
     if state is not None and len(state.count_B) != rows:
         raise ValueError(
             f"past_key_values has {len(state.count_B)} rows and input_ids has {rows}: use past_key_values.select(...) "

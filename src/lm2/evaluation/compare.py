@@ -13,7 +13,7 @@ from typing import Any
 from lm2.evaluation.controls import MAIN
 from lm2.evaluation.page import table
 from lm2.evaluation.report import load, ordered
-from lm2.evaluation.statistics import sign_flip
+from lm2.evaluation.statistics import p_value, sign_flip
 
 Cells = dict[tuple[str, str], dict[str, Any]]
 
@@ -124,11 +124,6 @@ def _compare(task: str, length: str, answers: list[tuple[str, str, str]]) -> Com
 
 def _list(cells: Cells) -> str:
     return ", ".join(ordered(task for task, _ in cells)) + " at " + ", ".join(ordered(length for _, length in cells))
-
-
-def p_value(p: float) -> str:
-    """With two digits; what is too small for a floating-point number is so."""
-    return f"{p:.2g}" if p else "< 1e-300"
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Statistics: the interval of a share and of a mean over seeds, and the exact paired test of two models."""
+"""Statistics: the interval of a share and of a mean over seeds, and the exact paired test of two models with its p."""
 
 import math
 from collections.abc import Sequence
@@ -74,3 +74,8 @@ def sign_flip(differences: Sequence[int]) -> float:
     total = len(chance) // 2
     beyond = total - abs(sum(differences)) + 1
     return min(1.0, float(2 * chance[:beyond].sum()))
+
+
+def p_value(p: float) -> str:
+    """With two digits; what is too small for a floating-point number is so."""
+    return f"{p:.2g}" if p else "< 1e-300"

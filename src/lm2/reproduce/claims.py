@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lm2.evaluation.compare import p_value
-from lm2.evaluation.statistics import wilson
+from lm2.evaluation.statistics import p_value, wilson
 from lm2.evaluation.tokens import n_tokens
 
 OVER_PLAIN, OVER_RMT = 86.3, 37.1

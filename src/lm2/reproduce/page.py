@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from lm2.evaluation.compare import p_value
 from lm2.evaluation.controls import QUESTION
 from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import Published, interval, markdown, percent, published, table
 from lm2.evaluation.report import CONSTANT, ordered
+from lm2.evaluation.statistics import p_value
 from lm2.files import by_rows, replacing
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.results import SHOWN, Report, main_cells
