@@ -1,0 +1,325 @@
+"""Train the reproduction's LM2 on towards what it gets wrong: dropped things, rooms by direction, look-alikes.
+
+    lm2 reproduce --babi babi --books books --out runs/reproduce
+    python benchmarks/teach_babilong.py --run runs/reproduce [--folder runs/taught] [--out docs/results/teaching.json]
+
+The rows have the tasks that need several facts more often, stories of qa2 that end where somebody dropped the thing and
+moved on, every question that two facts of qa4 allow, and among their background sentences of the training books that
+look like facts, as in `harden_babilong.py`. Beside the answers the model is asked what it needs on the way: at a fact
+of taking or dropping where its actor is, of the output of the last block but one, so that it is known before the last
+memory writes; at facts and questions of qa4 on which side of the other room, of the output of the block before. The
+weight of these falls to nothing over the training (docs/log.md). The taught model is `lm2/model` in the folder.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from harden_babilong import HARD_FILE, HardPool, found_before, measure
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from lm2.data.babi import MOVE, Question, Story
+from lm2.data.pool import TokenPool
+from lm2.data.rooms import OPPOSITE
+from lm2.data.rows import IGNORED, Encoder, Item
+from lm2.data.world import DROP, TAKE
+from lm2.demo.contender import training_run, training_tokens
+from lm2.demo.recipe import Phase, Recipe
+from lm2.environment import environment
+from lm2.errors import Problems
+from lm2.files import write_json
+from lm2.reproduce import material, validation
+from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce.rows import JointRows
+from lm2.reproduce.sizes import Sizes, sizes_of
+from lm2.settings import check_settings, saved_options
+from lm2.training.folder import MODEL_FOLDER, train_folder
+from lm2.training.quiet import with_quiet_text
+from lm2.training.write_cost import fresh_rows, priced, watched_gates
+
+TASKS = ("qa1", *3 * ("qa2",), *3 * ("qa3",), *2 * ("qa4",), "qa5")
+"""A row's task is one of these."""
+KINDS = ("pair", "dense", *3 * ("scattered",))
+PHASES = (Phase(0.6, (1, 2, 4, 8, 16), KINDS, 128), Phase(0.4, (2, 8, 16, 32, 64), KINDS, 128))
+MOVED_ON, BESIDE = 0.6, 0.5
+"""Shares of qa2's stories that shall end with a dropped thing whose carrier moved on, and of qa4's whose facts both end
+with the same room, so that the direction decides."""
+DRAWS = 6
+"""Stories that are drawn for one such."""
+FLOOR = 0.01
+"""Of a hard sentence, see `harden_babilong.py`"""
+OPEN, PAY, PAID_UNTIL = 0.95, 0.1, 0.4
+"""A gate whose rho at a labelled token is below the first costs the second for each unit, which falls to nothing over
+the third, a share of the steps."""
+EVERY = 200
+"""Steps between checkpoints, at which held-out rows are asked."""
+SETTINGS = ("seed", "tokens", "share", "steps", "learning_rate", "counted")
+"""Options that stand beside the numbers."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a finished reproduction's LM2 on towards what it gets wrong."""
+
+    run: Path = Path("runs/reproduce")
+    """The folder of the reproduction"""
+    folder: Path = Path("runs/taught")
+    """Model, checkpoints and log; the same command goes on with what is in it"""
+    out: Path | None = None
+    """JSON file for the numbers"""
+    seed: int = 100
+    """Of the sentences that are read and of the rows; the reproduction's own would give the rows that were read"""
+    tokens: int = 5_000_000
+    """Tokens of the training books that are read for hard sentences"""
+    share: float = 0.1
+    """Before so many of the background's sentences stands a hard one"""
+    steps: int = 5000
+    """Steps of the training"""
+    learning_rate: float = 5e-4
+    """Peak rate"""
+    counted: int = 1_500_000
+    """Tokens of each of the other books' parts in which writes are counted"""
+
+    @property
+    def config(self) -> ReproduceConfig:
+        """The options of the reproduction in the folder."""
+        return ReproduceConfig.from_json(saved_options(self.run), self.run)
+
+    def check(self) -> None:
+        """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to teach."""
+        problems = Problems()
+        problems.need(0 < self.share <= 1, f"--share is {self.share:g}: it must be above 0 and at most 1")
+        problems.need(self.steps >= 2, f"--steps is {self.steps}: at least 2, one for each phase")
+        problems.raise_all()
+        if not (self.run / "lm2" / MODEL_FOLDER).exists():
+            raise FileNotFoundError(
+                f"--run: {self.run} has no trained LM2: finish `lm2 reproduce --out {self.run}` first"
+            )
+
+
+def moved_on(facts: Sequence[str], question: Question) -> bool:
+    """Whether a dropped thing is asked for whose carrier has moved since."""
+    for index in question.support:
+        actor, _, deed = facts[index].partition(" ")
+        if deed.startswith(DROP):
+            return any(fact.startswith(tuple(f"{actor} {verb}" for verb in MOVE)) for fact in facts[index + 1 :])
+    return False
+
+
+def places(facts: Sequence[str], *, of_moves: bool) -> list[str | None]:
+    """Of each fact of taking or dropping (or moving) where its actor was before it, None where that was not told."""
+    at: dict[str, str] = {}
+    found = []
+    for fact in facts:
+        actor, _, deed = fact.rstrip(".").partition(" ")
+        moves = deed.startswith(MOVE)
+        found.append(at.get(actor) if deed.startswith((*TAKE, *DROP)) or (of_moves and moves) else None)
+        if moves:
+            at[actor] = deed.split()[-1]
+    return found
+
+
+def room_questions(facts: Sequence[str]) -> list[Question]:
+    """Every question that qa4 can ask of its facts: two forms of each."""
+    found = []
+    for index, fact in enumerate(facts):
+        _, room, _, side, *_, other = fact.rstrip(".").split()
+        found.append(Question(f"What is {side} of the {other}?", room, (index,)))
+        found.append(Question(f"What is the {other} {OPPOSITE[side]} of?", room, (index,)))
+    return found
+
+
+class Placed(str):
+    """A fact, and what shall be known at its last word."""
+
+    known: str
+
+    @classmethod
+    def of(cls, fact: str, known: str | None) -> str:
+        """The fact as it is where there is nothing to know."""
+        if known is None:
+            return fact
+        placed = cls(fact)
+        placed.known = known
+        return placed
+
+
+def side_of(question: str) -> str | None:
+    """On which side of the room that it names a question of qa4 looks; None for another task's."""
+    match question.rstrip("?").split():
+        case ["What", "is", side, "of", "the", _]:
+            return side
+        case ["What", "is", "the", _, side, "of"]:
+            return OPPOSITE[side]
+    return None
+
+
+class TaughtEncoder(Encoder):
+    """Labels the mark behind a fact or a question with what shall be known at its last word."""
+
+    def item(self, event: str | Question) -> Item:
+        ids, labels = super().item(event)
+        if isinstance(event, Placed):
+            return ids, [*labels[:-1], *self(f" {event.known}")]
+        if isinstance(event, Question) and (side := side_of(event.text)):
+            labels = labelled(labels, len(self(f" {event.text}")) - 1, self(f" {side}"))
+        return ids, labels
+
+
+def labelled(labels: Sequence[int], at: int, label: Sequence[int]) -> list[int]:
+    """The labels with another one at a place."""
+    return [*labels[:at], *label, *labels[at + 1 :]]
+
+
+class TaughtRows(JointRows):
+    """The reproduction's rows, with more of what LM2 gets wrong and with labels at facts."""
+
+    def __init__(self, tokenizer: Any, pool: Any, segment_length: int, stories: Any):
+        super().__init__(tokenizer, pool, segment_length, stories)
+        self.tasks, self.encode = TASKS, TaughtEncoder(tokenizer)
+
+    def _story(self, task: str, n_facts: int, draw: np.random.Generator) -> Story:
+        story = super()._story(task, n_facts, draw)
+        if task == "qa2" and draw.random() < MOVED_ON:
+            return self._that_moved_on(story, n_facts, draw)
+        if task == "qa4" and draw.random() < BESIDE:
+            for _ in range(DRAWS):
+                if len({fact.split()[-1] for fact in story.facts}) < len(story.facts):
+                    break
+                story = super()._story(task, 2, draw)
+        return story
+
+    def _that_moved_on(self, story: Story, n_facts: int, draw: np.random.Generator) -> Story:
+        """A story up to its last question for what was left behind, where a few draws give one."""
+        for _ in range(DRAWS):
+            for last, (at, question) in reversed([*enumerate(story.questions)]):
+                if moved_on(story.facts[:at], question):
+                    return Story(story.facts[:at], story.questions[: last + 1])
+            story = super()._story("qa2", n_facts, draw)
+        return story
+
+    def _written(self, story: Story, n_questions: int, width: int, draw: np.random.Generator) -> Item | None:
+        facts, questions = story.facts, story.questions
+        if " of the " in facts[0]:
+            asked, known = room_questions(facts), [fact.split()[3] for fact in facts]
+            questions = tuple((len(facts), asked[i]) for i in draw.permutation(len(asked)))
+        else:
+            known = places(facts, of_moves=any("before" in question.text for _, question in questions))
+        return super()._written(Story(tuple(map(Placed.of, facts, known)), questions), n_questions, width, draw)
+
+    def _closing(self, question: Question) -> Item:
+        ids, labels = super()._closing(question)
+        if side := side_of(question.text):
+            labels = labelled(labels, len(ids) - 3, self.encode(f" {side}"))  # before the answer and the end token
+        return ids, labels
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A `training_forward`: answers as always, and in the loss what shall be known at facts and questions.
+
+        loss = answers + (1 - step / steps) * (places + sides) + pay(step) * mean(max(0, OPEN - rho))
+
+    each a mean over its own labels: a place is asked of the output of the last block but one, a side of the one before,
+    by the model's own norm and head. rho is the greatest of a memory's heads at the last words of facts. What is to be
+    known is told from answers by being another token than the one it stands at.
+    """
+
+    steps: int
+    sides: tuple[int, ...]
+    """Ids of the directions"""
+    stop: int
+    """Id of the full stop, which ends facts and not questions"""
+
+    def __call__(self, model: Any, batch: dict[str, Any], step: int) -> Any:
+        ids_BL, labels_BL = batch["input_ids"][:, 1:], batch["labels"][:, 1:]
+        to_know_BL = (labels_BL != IGNORED) & (labels_BL != ids_BL)
+        side_BL = to_know_BL & torch.isin(labels_BL, torch.tensor(self.sides))
+        answers_BL = batch["labels"].masked_fill(F.pad(to_know_BL, (1, 0)), IGNORED)
+        own = {"labels": answers_BL, "num_items_in_batch": (answers_BL != IGNORED).sum()}
+        with watched_gates(model) as rhos:
+            output = fresh_rows(model, {**batch, **own, "output_hidden_states": True}, step)
+        states, output.hidden_states = output.hidden_states, None
+        loss, weight = output.loss, 1 - step / self.steps
+        for asked_BL, state_BLD in ((to_know_BL & ~side_BL, states[-2]), (side_BL, states[-3])):
+            if asked_BL.any():
+                logits_NV = model.lm_head(model.model.norm(state_BLD[:, :-1][asked_BL])).float()
+                loss = loss + weight * F.cross_entropy(logits_NV, labels_BL[asked_BL])
+        facts_BL = to_know_BL & (ids_BL == self.stop)
+        if (pay := PAY * max(0.0, 1 - step / (PAID_UNTIL * self.steps))) and facts_BL.any():
+            loss = loss + pay * shortfall(rhos, facts_BL)
+        output.loss = loss * ((labels_BL != IGNORED).sum() / batch["num_items_in_batch"])
+        return output
+
+
+def shortfall(rhos: Sequence[Tensor], at_BL: Tensor) -> Tensor:
+    """How much the greatest rho of each memory's heads lacks to OPEN, mean over the tokens and memories."""
+    rows, length = at_BL.shape
+    greatest = [rho.amax(-1).reshape(rows, -1)[:, :length][at_BL] for rho in rhos]
+    return (OPEN - torch.stack(greatest)).clamp(min=0).mean()
+
+
+def recipe_of(options: Options, config: ReproduceConfig) -> Recipe:
+    """The reproduction's with this training's steps."""
+    return replace(_sizes(config).recipe, steps=options.steps, learning_rate=options.learning_rate, phases=PHASES)
+
+
+def rows_of(options: Options, config: ReproduceConfig) -> TaughtRows:
+    """The rows, with hard sentences in their background, which are found once and kept in a file."""
+    tokenizer, rows = material.load_tokenizer(config), material.training_rows(config, _sizes(config))
+    read = TokenPool(material.texts_of(config).training, tokenizer, options.seed, options.tokens)
+    hard = found_before(options.folder / HARD_FILE, options.run / "lm2" / MODEL_FOLDER, read, FLOOR)
+    return TaughtRows(tokenizer, HardPool(rows.pool, read, hard, options.share), rows.T, rows.stories)
+
+
+def teach(options: Options, config: ReproduceConfig, before: Path, folder: Path) -> None:
+    """Train on, from the last checkpoint; a training that is done is left as it is."""
+    if (folder / MODEL_FOLDER).exists():
+        return
+    rows, recipe, sizes = rows_of(options, config), recipe_of(options, config), _sizes(config)
+    validator = validation.Validator(*validation.held_out(material.validation_rows(config, sizes), sizes), folder)
+    teaching = Teaching(options.steps, tuple(rows.encode(f" {side}")[0] for side in OPPOSITE), rows.encode(".")[0])
+    start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
+    run = replace(
+        training_run(recipe, "lm2", rows, start, folder, options.seed),
+        schedule="linear",
+        training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps, forward=teaching),
+        evaluation=validator,
+        evaluation_every=EVERY,
+        save_every=EVERY,
+    )
+    run = with_quiet_text(run, rows, sizes.quiet_segments)
+    validator.start()
+    train_folder(run, material.load_tokenizer(config), training_tokens(run, recipe, rows, "lm2"))
+
+
+def _sizes(config: ReproduceConfig) -> Sizes:
+    return sizes_of(config.smoke, config.tasks)
+
+
+def main(options: Options) -> None:
+    """Teach, and measure before and after."""
+    options.check()
+    torch.set_num_threads(1)
+    config, settings = options.config, {name: getattr(options, name) for name in SETTINGS}
+    options.folder.mkdir(parents=True, exist_ok=True)
+    check_settings(options.folder, {"options": {"run": str(options.run.resolve()), **settings}}, "teaching")
+    before, folder = options.run / "lm2", options.folder / "lm2"
+    teach(options, config, before, folder)
+    models = dict(zip(("before", "taught"), measure(options, config, [before, folder]), strict=True))
+    result = {**settings, "environment": environment(), "models": models}
+    print(json.dumps(result, indent=2))
+    if options.out is not None:
+        write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
