@@ -12,13 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lm2.data.pool import TokenPool
-from lm2.demo.recipe import new_backbone
-from lm2.memory import WriteGate
-from lm2.reproduce import material, models
-from lm2.reproduce.config import ReproduceConfig
+from lm2.reproduce import material
 from lm2.reproduce.sizes import SMOKE
-from lm2.reproduce.work import Work
-from lm2.settings import check_settings
 from lm2.training.write_cost import watched_gates
 from tests.benchmarks.scripts import script
 
@@ -29,31 +24,14 @@ def hardening():
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> ReproduceConfig:
-    """A reproduction whose LM2 is there, untrained and with gates that are half open."""
-    torch.set_num_threads(1)
-    config = ReproduceConfig(out=tmp_path_factory.mktemp("reproduce"), smoke=True)
-    check_settings(config.out, {"options": config.to_json()}, "reproduction")
-    Work(config, SMOKE).prepare()
-    torch.manual_seed(0)
-    backbone = new_backbone(SMOKE.recipe, len(material.load_tokenizer(config)))
-    model = models.contender("lm2", backbone, SMOKE)
-    for gate in (module for module in model.modules() if isinstance(module, WriteGate)):
-        torch.nn.init.zeros_(gate.bias)
-        torch.nn.init.normal_(gate.weight, std=0.1)
-    model.save_pretrained(config.out / "lm2" / "model")
-    return config
+def model(reproduction):
+    return AutoModelForCausalLM.from_pretrained(reproduction.out / "lm2" / "model").eval()
 
 
 @pytest.fixture(scope="module")
-def model(config):
-    return AutoModelForCausalLM.from_pretrained(config.out / "lm2" / "model").eval()
-
-
-@pytest.fixture(scope="module")
-def pool(config) -> TokenPool:
-    source = material.texts_of(config).training
-    return TokenPool(source, material.load_tokenizer(config), seed=5, n_tokens=35_000)
+def pool(reproduction) -> TokenPool:
+    source = material.texts_of(reproduction).training
+    return TokenPool(source, material.load_tokenizer(reproduction), seed=5, n_tokens=35_000)
 
 
 def test_rho_is_that_of_each_lane_read_from_its_start(hardening, model, pool):
@@ -114,10 +92,15 @@ class _Numbers:
         return {"input_ids": made}
 
 
-def test_a_model_is_hardened_once_and_measured(hardening, config, model, tmp_path, monkeypatch, capsys):
+def test_a_model_is_hardened_once_and_measured(hardening, reproduction, model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hardening, "ROWS", 50)
     options = hardening.Options(
-        run=config.out, folder=tmp_path / "hard", out=tmp_path / "hard.json", tokens=20_000, steps=4, counted=20_000
+        run=reproduction.out,
+        folder=tmp_path / "hard",
+        out=tmp_path / "hard.json",
+        tokens=20_000,
+        steps=4,
+        counted=20_000,
     )
     hardening.main(options)
     models = json.loads(options.out.read_text())["models"]
@@ -126,13 +109,15 @@ def test_a_model_is_hardened_once_and_measured(hardening, config, model, tmp_pat
     assert len({m["held_out_rows"]["loss"] for m in models.values()}) == 3
     found = json.loads((options.folder / "hard.json").read_text())
     assert f"{len(found):,} of " in capsys.readouterr().out
-    read = TokenPool(material.texts_of(config).training, material.load_tokenizer(config), options.seed, options.tokens)
+    read = TokenPool(
+        material.texts_of(reproduction).training, material.load_tokenizer(reproduction), options.seed, options.tokens
+    )
     assert found == hardening.hard_sentences(model, read, options.floor).tolist()
     files = [options.folder / f"round-{n}" / "model" / "model.safetensors" for n in (1, 2)]
     made = [file.stat().st_mtime_ns for file in files]
     hardening.main(replace(options, out=None))
     assert [file.stat().st_mtime_ns for file in files] == made
-    weights = [load_file(file) for file in (config.out / "lm2" / "model" / "model.safetensors", *files)]
+    weights = [load_file(file) for file in (reproduction.out / "lm2" / "model" / "model.safetensors", *files)]
     for before, after in itertools.pairwise(weights):
         assert any(not torch.equal(before[name], after[name]) for name in before if "write_gate" in name)
     with pytest.raises(ValueError, match=r"0\.2.*0\.3|0\.3.*0\.2"):
@@ -147,9 +132,9 @@ def test_a_model_is_hardened_once_and_measured(hardening, config, model, tmp_pat
         ({"tokens": 900}, r"[\d,]+ tokens to read, and [\d,]+ are the fewest: raise --tokens"),
     ],
 )
-def test_options_out_of_range_are_named(hardening, config, tmp_path, changed, says):
+def test_options_out_of_range_are_named(hardening, reproduction, tmp_path, changed, says):
     with pytest.raises(ValueError, match=says):
-        hardening.main(hardening.Options(run=config.out, folder=tmp_path / "hard", **changed))
+        hardening.main(hardening.Options(run=reproduction.out, folder=tmp_path / "hard", **changed))
 
 
 def test_there_must_be_a_model_to_harden(hardening, tmp_path):
@@ -157,9 +142,9 @@ def test_there_must_be_a_model_to_harden(hardening, tmp_path):
         hardening.main(hardening.Options(run=tmp_path, folder=tmp_path / "hard"))
 
 
-def test_rows_have_hard_background(hardening, config, pool):
+def test_rows_have_hard_background(hardening, reproduction, pool):
     """The rows of the reproduction, with that background."""
-    rows = material.training_rows(config, SMOKE)
+    rows = material.training_rows(reproduction, SMOKE)
     rows.pool = hardening.HardPool(rows.pool, pool, np.array([3]), 1.0)
     hard = pool.ids[pool.starts[2] : pool.starts[4]].tolist()
     ids, _ = rows.row("scattered", 4, random.Random(0))

@@ -1,0 +1,239 @@
+"""Teaching a reproduction's LM2: what is asked of it beside the answers is true, and in the loss as documented."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from lm2.data.babi import Question
+from lm2.data.rooms import OPPOSITE
+from lm2.data.rows import IGNORED
+from lm2.data.world import DROP, TAKE, simulate_dense
+from lm2.reproduce import material
+from lm2.reproduce.sizes import SMOKE
+from lm2.training.write_cost import fresh_rows, watched_gates
+from tests.benchmarks.scripts import script
+
+hardening = script("harden_babilong")  # which the other imports
+teaching = script("teach_babilong")
+
+
+def _facts(text: str) -> list[str]:
+    return [f"{fact}." for fact in text.split(". ")]
+
+
+CARRIED = _facts("John went to the office. John took the milk. John moved to the garden. Mary moved to the hallway")
+STAYED = _facts("John went to the office. John took the milk. John dropped the milk. Mary moved to the hallway")
+MOVED = _facts("John went to the office. John took the milk. John put down the milk there. John moved to the garden")
+
+
+@pytest.mark.parametrize(
+    ("facts", "support", "expected"), [(CARRIED, (1, 2), False), (STAYED, (2, 0), False), (MOVED, (2, 0), True)]
+)
+def test_a_carrier_moved_on_who_dropped_the_thing_and_moved_later(facts, support, expected):
+    assert teaching.moved_on(facts, Question("Where is the milk?", "office", support)) is expected
+
+
+@given(seed=st.integers(0, 2**32), n_facts=st.integers(2, 40))
+def test_where_a_thing_was_dropped_is_the_answer(seed, n_facts):
+    """The simulator knows where everybody is; `places` has it from what was told of who dropped it."""
+    story = simulate_dense("qa2", np.random.default_rng(seed), n_facts)
+    known = teaching.places(story.facts, of_moves=False)
+    for _, question in story.questions:
+        touched, brought = question.support
+        actor, _, deed = story.facts[touched].partition(" ")
+        if deed.startswith(DROP):
+            assert known[touched] in (question.answer, None)
+            assert known[touched] is not None or not story.facts[brought].startswith(actor)
+    deeds = [fact.partition(" ")[2] for fact in story.facts]
+    assert all(place is None for place, deed in zip(known, deeds, strict=True) if not deed.startswith((*TAKE, *DROP)))
+
+
+@given(seed=st.integers(0, 2**32), n_facts=st.integers(2, 40))
+def test_where_a_move_began_is_where_the_one_before_it_ended(seed, n_facts):
+    story = simulate_dense("qa1", np.random.default_rng(seed), n_facts)
+    for index, place in enumerate(teaching.places(story.facts, of_moves=True)):
+        actor = story.facts[index].split()[0]
+        before = [fact for fact in story.facts[:index] if fact.startswith(actor)]
+        assert place == (before[-1].rstrip(".").split()[-1] if before else None)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_every_question_about_rooms_is_one_the_simulator_may_ask(seed):
+    story = simulate_dense("qa4", np.random.default_rng(seed), 2)
+    asked = teaching.room_questions(story.facts)
+    assert len({question.text for question in asked}) == 4
+    assert all(question in asked for _, question in story.questions)
+    assert [teaching.side_of(question.text) for question in asked] == [
+        story.facts[index].split()[3] for index in (0, 0, 1, 1)
+    ]
+
+
+@pytest.mark.parametrize("question", ["Where is Mary?", "What did Fred give to Bill?", "Who gave the milk to Bill?"])
+def test_other_questions_look_to_no_side(question):
+    assert teaching.side_of(question) is None
+
+
+@pytest.fixture(scope="module")
+def rows(reproduction):
+    plain = material.training_rows(reproduction, SMOKE)
+    tokenizer = material.load_tokenizer(reproduction)
+    return teaching.TaughtRows(tokenizer, plain.pool, plain.T, plain.stories)
+
+
+@pytest.fixture(scope="module")
+def decode(reproduction):
+    tokenizer = material.load_tokenizer(reproduction)
+    return lambda ids: tokenizer.decode(ids).strip()
+
+
+def _made(rows, task: str, n: int = 40, kind: str = "scattered"):
+    rows.tasks = (task,)
+    return [rows.row(kind, 4, random.Random(i)) for i in range(n)]
+
+
+@pytest.mark.parametrize("task", ["qa1", "qa2", "qa3", "qa4", "qa5"])
+def test_what_is_to_be_known_stands_at_the_mark_behind_a_fact_or_a_question(rows, decode, task):
+    found = 0
+    for ids, labels in _made(rows, task):
+        for at, label in enumerate(labels):
+            if label in (IGNORED, ids[at]):
+                continue
+            found += 1
+            if task == "qa4":
+                asked = decode(ids[:at]).rsplit(".", 1)[-1].rsplit("?", 1)[-1].split()
+                named = next(word for word in asked if word in OPPOSITE)
+                assert decode([ids[at]]) in (".", "?")
+                assert decode([label]) == (OPPOSITE[named] if asked[-1] == "of" else named)
+            else:
+                assert decode([ids[at]]) == "."
+                assert any(f" {verb} the " in decode(ids[at - 8 : at]) for verb in (*TAKE, *DROP)) or task == "qa3"
+    assert (found > 0) == (task != "qa1")
+
+
+def test_rows_end_with_the_answer_as_the_reproductions_do(rows, decode):
+    for task in ("qa2", "qa4"):
+        for ids, labels in _made(rows, task, 10):
+            assert labels[-2:] == ids[-2:]
+            assert decode(ids[-3:-2]) == "?"
+
+
+def test_stories_of_qa2_mostly_end_with_a_thing_left_behind(rows):
+    draw = np.random.default_rng(0)
+    stories = [story for _ in range(200) if (story := rows._story("qa2", 16, draw)).questions]
+    share = np.mean([teaching.moved_on(s.facts[: s.questions[-1][0]], s.questions[-1][1]) for s in stories])
+    assert 0.55 < share < 0.85
+
+
+def test_stories_of_qa4_mostly_name_one_room_last(rows):
+    draw = np.random.default_rng(0)
+    stories = [rows._story("qa4", 2, draw) for _ in range(200)]
+    assert 0.6 < np.mean([len({fact.split()[-1] for fact in story.facts}) == 1 for story in stories]) < 0.9
+
+
+@pytest.fixture(scope="module")
+def model(reproduction):
+    return AutoModelForCausalLM.from_pretrained(reproduction.out / "lm2" / "model")
+
+
+def _batch(rows, tasks: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    ids, labels = zip(*(row for task in tasks for row in _made(rows, task, 2)), strict=True)
+    labels = torch.tensor(labels)
+    return {"input_ids": torch.tensor(ids), "labels": labels, "num_items_in_batch": (labels[:, 1:] != IGNORED).sum()}
+
+
+def _teaching(rows, steps: int = 10):
+    sides = tuple(rows.encode(f" {side}")[0] for side in OPPOSITE)
+    return teaching.Teaching(steps, sides, rows.encode(".")[0])
+
+
+def _by_hand(model, batch: dict[str, torch.Tensor], sides: tuple[int, ...], stop: int) -> dict[str, float]:
+    """The parts of the loss, label by label."""
+    parts = {"answers": [], "places": [], "sides": [], "pay": []}
+    with watched_gates(model) as rhos:
+        out = model(batch["input_ids"], use_cache=False, output_hidden_states=True)
+    for row, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
+        for at in range(1, len(ids)):
+            if labels[at] == IGNORED:
+                continue
+            label = torch.tensor(labels[at])
+            kind = "answers" if labels[at] == ids[at] else "sides" if labels[at] in sides else "places"
+            state = {"answers": -1, "places": -2, "sides": -3}[kind]
+            hidden = out.hidden_states[state][row, at - 1]
+            logits = model.lm_head(hidden if kind == "answers" else model.model.norm(hidden))
+            parts[kind].append(F.cross_entropy(logits, label).item())
+            if kind != "answers" and ids[at] == stop:
+                greatest = [rho.reshape(len(batch["input_ids"]), -1, rho.shape[-1])[row, at - 1].max() for rho in rhos]
+                parts["pay"] += [max(0.0, teaching.OPEN - value.item()) for value in greatest]
+    return {name: float(np.mean(values)) if values else 0.0 for name, values in parts.items()}
+
+
+@pytest.mark.parametrize("tasks", [("qa2", "qa4", "qa5"), ("qa4",), ("qa1",)])
+@pytest.mark.parametrize("step", [0, 3, 7])
+def test_the_loss_is_the_sum_of_its_parts(rows, model, tasks, step):
+    taught, batch = _teaching(rows), _batch(rows, tasks)
+    parts = _by_hand(model, batch, taught.sides, taught.stop)
+    pay = teaching.PAY * max(0.0, 1 - step / (teaching.PAID_UNTIL * 10))
+    expected = parts["answers"] + (1 - step / 10) * (parts["places"] + parts["sides"]) + pay * parts["pay"]
+    assert taught(model, batch, step).loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_passes_share_the_loss_by_their_labels(rows, model):
+    taught, batch = _teaching(rows), _batch(rows, ("qa2",))
+    whole = taught(model, batch, 0).loss
+    half = taught(model, {**batch, "num_items_in_batch": 2 * batch["num_items_in_batch"]}, 0).loss
+    assert half.item() == pytest.approx(whole.item() / 2, rel=1e-5)
+
+
+def test_without_anything_to_know_it_is_the_plain_pass(rows, model):
+    batch = _batch(rows, ("qa1",))
+    assert torch.equal(_teaching(rows)(model, batch, 0).loss, fresh_rows(model, batch, 0).loss)
+
+
+def test_a_model_is_taught_once_and_measured(reproduction, tmp_path, monkeypatch):
+    monkeypatch.setattr(hardening, "ROWS", 50)
+    options = teaching.Options(
+        run=reproduction.out,
+        folder=tmp_path / "taught",
+        out=tmp_path / "taught.json",
+        tokens=20_000,
+        steps=3,
+        counted=20_000,
+    )
+    teaching.main(options)
+    models = json.loads(options.out.read_text())["models"]
+    assert list(models) == ["before", "taught"]
+    assert models["before"]["held_out_rows"]["loss"] != models["taught"]["held_out_rows"]["loss"]
+    file = options.folder / "lm2" / "model" / "model.safetensors"
+    made = file.stat().st_mtime_ns
+    before, after = load_file(reproduction.out / "lm2" / "model" / file.name), load_file(file)
+    assert any(not torch.equal(before[name], after[name]) for name in before if "write_gate" in name)
+    teaching.main(replace(options, out=None))
+    assert file.stat().st_mtime_ns == made
+    with pytest.raises(ValueError, match=r"0\.1.*0\.3|0\.3.*0\.1"):
+        teaching.main(replace(options, share=0.3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"share": 1.5}, r"--share is 1\.5: it must be above 0 and at most 1"),
+        ({"steps": 1}, r"--steps is 1: at least 2"),
+    ],
+)
+def test_options_out_of_range_are_named(reproduction, tmp_path, changed, says):
+    with pytest.raises(ValueError, match=says):
+        teaching.main(teaching.Options(run=reproduction.out, folder=tmp_path / "taught", **changed))
+
+
+def test_there_must_be_a_model_to_teach(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no trained LM2: finish `lm2 reproduce"):
+        teaching.main(teaching.Options(run=tmp_path, folder=tmp_path / "taught"))
