@@ -7,8 +7,9 @@ The rows have the tasks that need several facts more often, stories of qa2 that 
 moved on, every question that two facts of qa4 allow, and among their background sentences of the training books that
 look like facts, as in `harden_babilong.py`. Beside the answers the model is asked what it needs on the way: at a fact
 of taking or dropping where its actor is, of the output of the last block but one, so that it is known before the last
-memory writes; at facts and questions of qa4 on which side of the other room, of the output of the block before. The
-weight of these falls to nothing over the training (docs/log.md). The taught model is `lm2/model` in the folder.
+memory writes; at facts and questions of qa4 on which side of the other room, and at questions of qa2 and qa3 who has
+the thing or brought it there, of the output of the block before. The weight of these falls to nothing over the training
+(docs/log.md). The taught model is `lm2/model` in the folder.
 """
 
 import json
@@ -26,7 +27,7 @@ from harden_babilong import HARD_FILE, HardPool, found_before, measure
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lm2.data.babi import MOVE, Question, Story
+from lm2.data.babi import MOVE, PLACES, Question, Story
 from lm2.data.pool import TokenPool
 from lm2.data.rooms import OPPOSITE
 from lm2.data.rows import IGNORED, Encoder, Item
@@ -114,52 +115,69 @@ def moved_on(facts: Sequence[str], question: Question) -> bool:
     return False
 
 
-def places(facts: Sequence[str], *, of_moves: bool) -> list[str | None]:
-    """Of each fact of taking or dropping (or moving) where its actor was before it, None where that was not told."""
+def places(facts: Sequence[str], asked: Sequence[tuple[int, Question]]) -> list[str | None]:
+    """Of each fact of taking or dropping where its actor was before it, None where that was not told.
+
+    Also of each move where qa3 asks, and of no fact where no question asks for a place.
+    """
+    asks_where = any(question.text.startswith("Where is the") for _, question in asked)
+    asks_before = any(question.text.startswith("Where was the") for _, question in asked)
+    needed = (*(TAKE + DROP if asks_where or asks_before else ()), *(MOVE if asks_before else ()))
     at: dict[str, str] = {}
     found = []
     for fact in facts:
         actor, _, deed = fact.rstrip(".").partition(" ")
-        moves = deed.startswith(MOVE)
-        found.append(at.get(actor) if deed.startswith((*TAKE, *DROP)) or (of_moves and moves) else None)
-        if moves:
+        found.append(at.get(actor) if deed.startswith(needed) else None)
+        if deed.startswith(MOVE):
             at[actor] = deed.split()[-1]
     return found
 
 
-def room_questions(facts: Sequence[str]) -> list[Question]:
-    """Every question that qa4 can ask of its facts: two forms of each."""
+def carrier(facts: Sequence[str], question: Question) -> str | None:
+    """Who has the thing that qa2 asks for, or brought it to the place that qa3 names.
+
+    None where it was dropped, and for the questions of other tasks.
+    """
+    deeds = [facts[index].rstrip(".").partition(" ") for index in question.support]
+    if question.text.startswith("Where was the"):
+        place = question.text.rstrip("?").split()[-1]
+        return next((actor for actor, _, deed in deeds if deed.startswith(MOVE) and deed.endswith(f" {place}")), None)
+    if question.text.startswith("Where is the") and not any(deed.startswith(DROP) for _, _, deed in deeds):
+        return next((actor for actor, _, deed in deeds if deed.startswith(TAKE)), None)
+    return None
+
+
+class Told(str):
+    """A fact, and what shall be known at its last word."""
+
+    known: str | None
+
+    @classmethod
+    def of(cls, fact: str, known: str | None) -> "Told":
+        told = cls(fact)
+        told.known = known
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Question):
+    """A question, and what shall be known at its last word, before the answer."""
+
+    known: str | None
+
+    @classmethod
+    def of(cls, facts: Sequence[str], question: Question) -> "Asked":
+        return cls(question.text, question.answer, question.support, carrier(facts, question))
+
+
+def room_questions(facts: Sequence[str]) -> list[Asked]:
+    """Every question that qa4 can ask of its facts, two forms of each: known shall be on which side it looks."""
     found = []
     for index, fact in enumerate(facts):
         _, room, _, side, *_, other = fact.rstrip(".").split()
-        found.append(Question(f"What is {side} of the {other}?", room, (index,)))
-        found.append(Question(f"What is the {other} {OPPOSITE[side]} of?", room, (index,)))
+        found.append(Asked(f"What is {side} of the {other}?", room, (index,), side))
+        found.append(Asked(f"What is the {other} {OPPOSITE[side]} of?", room, (index,), side))
     return found
-
-
-class Placed(str):
-    """A fact, and what shall be known at its last word."""
-
-    known: str
-
-    @classmethod
-    def of(cls, fact: str, known: str | None) -> str:
-        """The fact as it is where there is nothing to know."""
-        if known is None:
-            return fact
-        placed = cls(fact)
-        placed.known = known
-        return placed
-
-
-def side_of(question: str) -> str | None:
-    """On which side of the room that it names a question of qa4 looks; None for another task's."""
-    match question.rstrip("?").split():
-        case ["What", "is", side, "of", "the", _]:
-            return side
-        case ["What", "is", "the", _, side, "of"]:
-            return OPPOSITE[side]
-    return None
 
 
 class TaughtEncoder(Encoder):
@@ -167,10 +185,9 @@ class TaughtEncoder(Encoder):
 
     def item(self, event: str | Question) -> Item:
         ids, labels = super().item(event)
-        if isinstance(event, Placed):
-            return ids, [*labels[:-1], *self(f" {event.known}")]
-        if isinstance(event, Question) and (side := side_of(event.text)):
-            labels = labelled(labels, len(self(f" {event.text}")) - 1, self(f" {side}"))
+        if isinstance(event, Told | Asked) and event.known is not None:
+            mark = len(self(f" {event.text}" if isinstance(event, Asked) else f" {event}")) - 1
+            labels = labelled(labels, mark, self(f" {event.known}"))
         return ids, labels
 
 
@@ -207,18 +224,19 @@ class TaughtRows(JointRows):
         return story
 
     def _written(self, story: Story, n_questions: int, width: int, draw: np.random.Generator) -> Item | None:
-        facts, questions = story.facts, story.questions
+        facts = story.facts
         if " of the " in facts[0]:
-            asked, known = room_questions(facts), [fact.split()[3] for fact in facts]
-            questions = tuple((len(facts), asked[i]) for i in draw.permutation(len(asked)))
+            every, known = room_questions(facts), [fact.split()[3] for fact in facts]
+            asked = tuple((len(facts), every[i]) for i in draw.permutation(len(every)))
         else:
-            known = places(facts, of_moves=any("before" in question.text for _, question in questions))
-        return super()._written(Story(tuple(map(Placed.of, facts, known)), questions), n_questions, width, draw)
+            asked = tuple((at, Asked.of(facts, question)) for at, question in story.questions)
+            known = places(facts, asked)
+        return super()._written(Story(tuple(map(Told.of, facts, known)), asked), n_questions, width, draw)
 
     def _closing(self, question: Question) -> Item:
         ids, labels = super()._closing(question)
-        if side := side_of(question.text):
-            labels = labelled(labels, len(ids) - 3, self.encode(f" {side}"))  # before the answer and the end token
+        if isinstance(question, Asked) and question.known is not None:
+            labels = labelled(labels, len(ids) - 3, self.encode(f" {question.known}"))  # answer and end token follow
         return ids, labels
 
 
@@ -226,30 +244,30 @@ class TaughtRows(JointRows):
 class Teaching:
     """A `training_forward`: answers as always, and in the loss what shall be known at facts and questions.
 
-        loss = answers + (1 - step / steps) * (places + sides) + pay(step) * mean(max(0, OPEN - rho))
+        loss = answers + (1 - step / steps) * (places + others) + pay(step) * mean(max(0, OPEN - rho))
 
-    each a mean over its own labels: a place is asked of the output of the last block but one, a side of the one before,
-    by the model's own norm and head. rho is the greatest of a memory's heads at the last words of facts. What is to be
-    known is told from answers by being another token than the one it stands at.
+    each a mean over its own labels: a place is asked of the output of the last block but one, a side or a carrier of
+    the one before, by the model's own norm and head. rho is the greatest of a memory's heads at the last words of
+    facts. What is to be known is told from answers by being another token than the one it stands at.
     """
 
     steps: int
-    sides: tuple[int, ...]
-    """Ids of the directions"""
+    places: tuple[int, ...]
+    """Ids of the places"""
     stop: int
     """Id of the full stop, which ends facts and not questions"""
 
     def __call__(self, model: Any, batch: dict[str, Any], step: int) -> Any:
         ids_BL, labels_BL = batch["input_ids"][:, 1:], batch["labels"][:, 1:]
         to_know_BL = (labels_BL != IGNORED) & (labels_BL != ids_BL)
-        side_BL = to_know_BL & torch.isin(labels_BL, torch.tensor(self.sides))
+        place_BL = to_know_BL & torch.isin(labels_BL, torch.tensor(self.places))
         answers_BL = batch["labels"].masked_fill(F.pad(to_know_BL, (1, 0)), IGNORED)
         own = {"labels": answers_BL, "num_items_in_batch": (answers_BL != IGNORED).sum()}
         with watched_gates(model) as rhos:
             output = fresh_rows(model, {**batch, **own, "output_hidden_states": True}, step)
         states, output.hidden_states = output.hidden_states, None
         loss, weight = output.loss, 1 - step / self.steps
-        for asked_BL, state_BLD in ((to_know_BL & ~side_BL, states[-2]), (side_BL, states[-3])):
+        for asked_BL, state_BLD in ((place_BL, states[-2]), (to_know_BL & ~place_BL, states[-3])):
             if asked_BL.any():
                 logits_NV = model.lm_head(model.model.norm(state_BLD[:, :-1][asked_BL])).float()
                 loss = loss + weight * F.cross_entropy(logits_NV, labels_BL[asked_BL])
@@ -286,7 +304,7 @@ def teach(options: Options, config: ReproduceConfig, before: Path, folder: Path)
         return
     rows, recipe, sizes = rows_of(options, config), recipe_of(options, config), _sizes(config)
     validator = validation.Validator(*validation.held_out(material.validation_rows(config, sizes), sizes), folder)
-    teaching = Teaching(options.steps, tuple(rows.encode(f" {side}")[0] for side in OPPOSITE), rows.encode(".")[0])
+    teaching = Teaching(options.steps, tuple(rows.encode(f" {place}")[0] for place in PLACES), rows.encode(".")[0])
     start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
     run = replace(
         training_run(recipe, "lm2", rows, start, folder, options.seed),
