@@ -82,7 +82,7 @@ class Options:
     """Tokens of the training books that are read for hard sentences"""
     share: float = 0.1
     """Before so many of the background's sentences stands a hard one"""
-    steps: int = 5000
+    steps: int = 4800
     """Steps of the training"""
     learning_rate: float = 5e-4
     """Peak rate"""
