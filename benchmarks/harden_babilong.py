@@ -77,11 +77,6 @@ class Options:
     counted: int = 1_500_000
     """Tokens of each of the other books' parts in which writes are counted"""
 
-    @property
-    def config(self) -> ReproduceConfig:
-        """The options of the reproduction in the folder."""
-        return ReproduceConfig.from_json(saved_options(self.run), self.run)
-
     def check(self) -> None:
         """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to harden."""
         problems = Problems()
@@ -90,10 +85,18 @@ class Options:
             min(self.rounds, self.steps) >= 1, f"--rounds {self.rounds} --steps {self.steps}: at least 1 each"
         )
         problems.raise_all()
-        if not (self.run / "lm2" / MODEL_FOLDER).exists():
-            raise FileNotFoundError(
-                f"--run: {self.run} has no trained LM2: finish `lm2 reproduce --out {self.run}` first"
-            )
+        need_lm2(self.run)
+
+
+def need_lm2(run: Path) -> None:
+    """Raises FileNotFoundError where a reproduction has no trained LM2."""
+    if not (run / "lm2" / MODEL_FOLDER).exists():
+        raise FileNotFoundError(f"--run: {run} has no trained LM2: finish `lm2 reproduce --out {run}` first")
+
+
+def config_of(run: Path) -> ReproduceConfig:
+    """The options of the reproduction in a folder."""
+    return ReproduceConfig.from_json(saved_options(run), run)
 
 
 class HardPool:
@@ -226,7 +229,7 @@ def main(options: Options) -> None:
     """Harden, and measure before and after each round."""
     options.check()
     torch.set_num_threads(1)
-    config, settings = options.config, {name: getattr(options, name) for name in SETTINGS}
+    config, settings = config_of(options.run), {name: getattr(options, name) for name in SETTINGS}
     options.folder.mkdir(parents=True, exist_ok=True)
     check_settings(options.folder, {"options": {"run": str(options.run.resolve()), **settings}}, "hardening")
     rounds = range(1, options.rounds + 1)

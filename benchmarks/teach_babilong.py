@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from harden_babilong import HARD_FILE, HardPool, found_before, measure
+from harden_babilong import HARD_FILE, HardPool, config_of, found_before, measure, need_lm2
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -41,7 +41,7 @@ from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import Sizes, sizes_of
-from lm2.settings import check_settings, saved_options
+from lm2.settings import check_settings
 from lm2.training.folder import MODEL_FOLDER, train_folder
 from lm2.training.quiet import with_quiet_text
 from lm2.training.write_cost import fresh_rows, priced, watched_gates
@@ -89,21 +89,13 @@ class Options:
     counted: int = 1_500_000
     """Tokens of each of the other books' parts in which writes are counted"""
 
-    @property
-    def config(self) -> ReproduceConfig:
-        """The options of the reproduction in the folder."""
-        return ReproduceConfig.from_json(saved_options(self.run), self.run)
-
     def check(self) -> None:
         """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to teach."""
         problems = Problems()
         problems.need(0 < self.share <= 1, f"--share is {self.share:g}: it must be above 0 and at most 1")
         problems.need(self.steps >= 2, f"--steps is {self.steps}: at least 2, one for each phase")
         problems.raise_all()
-        if not (self.run / "lm2" / MODEL_FOLDER).exists():
-            raise FileNotFoundError(
-                f"--run: {self.run} has no trained LM2: finish `lm2 reproduce --out {self.run}` first"
-            )
+        need_lm2(self.run)
 
 
 def moved_on(facts: Sequence[str], question: Question) -> bool:
@@ -327,7 +319,7 @@ def main(options: Options) -> None:
     """Teach, and measure before and after."""
     options.check()
     torch.set_num_threads(1)
-    config, settings = options.config, {name: getattr(options, name) for name in SETTINGS}
+    config, settings = config_of(options.run), {name: getattr(options, name) for name in SETTINGS}
     options.folder.mkdir(parents=True, exist_ok=True)
     check_settings(options.folder, {"options": {"run": str(options.run.resolve()), **settings}}, "teaching")
     before, folder = options.run / "lm2", options.folder / "lm2"
