@@ -9,6 +9,9 @@ from lm2 import LM2Cache
 from lm2.memory import LM2Memory
 from tests.contract.cases import random_ids, tiny_config, tiny_model
 
+SLOTS = [5, pytest.param(40, marks=pytest.mark.slow)]
+"""Fewer than a segment has tokens, and many more, which takes half a minute on a slow machine."""
+
 
 def effective_rank(bank_ND):
     """exp of the entropy of the normalised singular values (Roy and Vetterli 2007)."""
@@ -33,7 +36,7 @@ def after_ten_thousand(inputs, slots):
     return start_RND[0], bank_RND[0]
 
 
-@pytest.mark.parametrize("slots", [5, 40])
+@pytest.mark.parametrize("slots", SLOTS)
 @pytest.mark.parametrize("inputs", ["random", "constant"])
 def test_ten_thousand_segments_leave_a_finite_and_bounded_bank(inputs, slots):
     _, bank_ND = after_ten_thousand(inputs, slots)
@@ -41,7 +44,7 @@ def test_ten_thousand_segments_leave_a_finite_and_bounded_bank(inputs, slots):
     assert bank_ND.square().mean(-1).max() <= 1 + 1e-5
 
 
-@pytest.mark.parametrize("slots", [5, 40])
+@pytest.mark.parametrize("slots", SLOTS)
 @pytest.mark.parametrize("inputs", ["random", "constant"])
 def test_ten_thousand_segments_leave_a_bank_of_high_rank(inputs, slots):
     start_ND, bank_ND = after_ten_thousand(inputs, slots)
