@@ -11,8 +11,8 @@ in other books, before and after, is the result. The hardened model is `model` i
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm2.data.pool import Passages, TokenPool
 from lm2.demo.contender import training_run, training_tokens
+from lm2.demo.recipe import Recipe
 from lm2.environment import environment
 from lm2.errors import Problems
 from lm2.files import write_json
@@ -37,7 +38,7 @@ from lm2.settings import check_settings, saved_options
 from lm2.training import RunConfig
 from lm2.training.folder import MODEL_FOLDER, train_folder
 from lm2.training.quiet import with_quiet_text
-from lm2.training.write_cost import priced, watched_gates
+from lm2.training.write_cost import Forward, fresh_rows, priced, watched_gates
 
 LANES, SEGMENTS = 32, 8
 """Texts that are read side by side, each with a bank of its own, and the segments of a pass."""
@@ -46,13 +47,13 @@ OPEN = (0.05, 0.1, 0.3)
 ROWS = 1500
 """Held-out rows that are asked: of 200 a few points of difference are chance."""
 HARD_FILE = "hard.json"
-SETTINGS = ("seed", "rounds", "tokens", "floor", "share", "steps", "learning_rate", "counted")
-"""Options that stand beside the numbers."""
+FLOOR = 0.01
+"""A sentence is hard that has a token with rho above this in some head."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """Train a finished reproduction's LM2 on, among sentences that it should not have written."""
+class TrainingOn:
+    """What a script is told that trains a finished reproduction's LM2 on among hard sentences."""
 
     run: Path = Path("runs/reproduce")
     """The folder of the reproduction"""
@@ -62,41 +63,64 @@ class Options:
     """JSON file for the numbers"""
     seed: int = 100
     """Of the sentences that are read and of the rows; the reproduction's own would give the rows that were read"""
-    rounds: int = 2
-    """Trainings, each from the model of the one before it, all with the sentences that the first model writes at"""
     tokens: int = 5_000_000
     """Tokens of the training books that are read for hard sentences"""
-    floor: float = 0.01
-    """A sentence is hard that has a token with rho above this in some head"""
     share: float = 0.2
     """Before so many of the background's sentences stands a hard one"""
-    steps: int = 600
-    """Steps of a round"""
     learning_rate: float = 5e-4
     """Peak rate"""
     counted: int = 1_500_000
     """Tokens of each of the other books' parts in which writes are counted"""
 
-    def check(self) -> None:
-        """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to harden."""
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What stands beside the numbers: everything but places."""
+        named = (field.name for field in fields(self))
+        return {name: getattr(self, name) for name in named if name not in ("run", "folder", "out")}
+
+    @property
+    def before(self) -> Path:
+        """The folder of the model to begin with."""
+        return self.run / "lm2"
+
+    def check(self, *needs: tuple[bool, str]) -> None:
+        """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to train.
+
+        Args:
+            needs: what else must hold, each with what to say where it does not.
+        """
         problems = Problems()
         problems.need(0 < self.share <= 1, f"--share is {self.share:g}: it must be above 0 and at most 1")
-        problems.need(
-            min(self.rounds, self.steps) >= 1, f"--rounds {self.rounds} --steps {self.steps}: at least 1 each"
-        )
+        for holds, otherwise in needs:
+            problems.need(holds, otherwise)
         problems.raise_all()
-        need_lm2(self.run)
+        if not (self.before / MODEL_FOLDER).exists():
+            raise FileNotFoundError(
+                f"--run: {self.run} has no trained LM2: finish `lm2 reproduce --out {self.run}` first"
+            )
+
+    def begin(self, what: str) -> ReproduceConfig:
+        """Make the folder, or go on with it; the options of the reproduction.
+
+        Raises:
+            ValueError: the folder holds another training, or other files.
+        """
+        torch.set_num_threads(1)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_settings(self.folder, {"options": {"run": str(self.run.resolve()), **self.settings}}, what)
+        return ReproduceConfig.from_json(saved_options(self.run), self.run)
 
 
-def need_lm2(run: Path) -> None:
-    """Raises FileNotFoundError where a reproduction has no trained LM2."""
-    if not (run / "lm2" / MODEL_FOLDER).exists():
-        raise FileNotFoundError(f"--run: {run} has no trained LM2: finish `lm2 reproduce --out {run}` first")
+@dataclass(frozen=True)
+class Options(TrainingOn):
+    """Train a finished reproduction's LM2 on, among sentences that it should not have written."""
 
-
-def config_of(run: Path) -> ReproduceConfig:
-    """The options of the reproduction in a folder."""
-    return ReproduceConfig.from_json(saved_options(run), run)
+    rounds: int = 2
+    """Trainings, each from the model of the one before it, all with the sentences that the first model writes at"""
+    steps: int = 600
+    """Steps of a round"""
+    floor: float = FLOOR
+    """A sentence is hard that has a token with rho above this in some head"""
 
 
 class HardPool:
@@ -166,15 +190,22 @@ def harden(options: Options, config: ReproduceConfig, folders: Sequence[Path]) -
     """Train on, each round from the model in the folder before; rounds that are done are left as they are."""
     if (folders[-1] / MODEL_FOLDER).exists():
         return
-    tokenizer = material.load_tokenizer(config)
     rows = material.training_rows(config, sizes_of(config.smoke, config.tasks))
-    read = TokenPool(material.texts_of(config).training, tokenizer, options.seed, options.tokens)
-    hard = found_before(options.folder / HARD_FILE, folders[0] / MODEL_FOLDER, read, options.floor)
-    print(f"{len(hard):,} of {len(read):,} sentences are hard", flush=True)
-    rows.pool = HardPool(rows.pool, read, hard, options.share)
+    rows.pool = hard_pool(options, config, rows.pool, options.floor)
+    recipe = sizes_of(config.smoke, config.tasks).recipe
+    last = replace(recipe.phases[-1], share=1.0)  # of the reproduction
+    recipe = replace(recipe, steps=options.steps, learning_rate=options.learning_rate, phases=(last,))
     for number, (before, folder) in enumerate(itertools.pairwise(folders), 1):
-        run, tokens = run_of(options, config, rows, before, folder, options.seed + number)
-        train_folder(run, tokenizer, tokens)
+        run, tokens = run_of(config, recipe, rows, before, folder, options.seed + number)
+        train_folder(run, material.load_tokenizer(config), tokens)
+
+
+def hard_pool(options: TrainingOn, config: ReproduceConfig, pool: Passages, floor: float) -> HardPool:
+    """The pool, with the sentences of the training books that the reproduction's LM2 writes at."""
+    read = TokenPool(material.texts_of(config).training, material.load_tokenizer(config), options.seed, options.tokens)
+    hard = found_before(options.folder / HARD_FILE, options.before / MODEL_FOLDER, read, floor)
+    print(f"{len(hard):,} of {len(read):,} sentences are hard", flush=True)
+    return HardPool(pool, read, hard, options.share)
 
 
 def found_before(path: Path, model: Path, pool: TokenPool, floor: float) -> np.ndarray:
@@ -185,27 +216,29 @@ def found_before(path: Path, model: Path, pool: TokenPool, floor: float) -> np.n
 
 
 def run_of(
-    options: Options, config: ReproduceConfig, rows: JointRows, before: Path, folder: Path, seed: int
+    config: ReproduceConfig,
+    recipe: Recipe,
+    rows: JointRows,
+    before: Path,
+    folder: Path,
+    seed: int,
+    forward: Forward = fresh_rows,
 ) -> tuple[RunConfig, int]:
-    """A round, and the tokens that it reads: the last phase of the reproduction at the whole price on writing.
+    """A training from the model in the folder before, and the tokens that it reads.
 
-    The price is on quiet text, which has the hard sentences, too.
+    The price on writing is the whole one from the start, on quiet text, which has the hard sentences, too.
     """
-    sizes = sizes_of(config.smoke, config.tasks)
-    recipe = sizes.recipe
-    last = replace(recipe.phases[-1], share=1.0)
-    recipe = replace(recipe, steps=options.steps, learning_rate=options.learning_rate, phases=(last,))
     start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
     run = replace(
         training_run(recipe, "lm2", rows, start, folder, seed),
         schedule="linear",  # ended lower on held-out rows than a rate that stays up (docs/log.md)
-        training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps),
+        training_forward=priced(recipe.write_cost, (0.0, 0.0), recipe.steps, forward),
     )
-    run = with_quiet_text(run, rows, sizes.quiet_segments)
+    run = with_quiet_text(run, rows, sizes_of(config.smoke, config.tasks).quiet_segments)
     return run, training_tokens(run, recipe, rows, "lm2")
 
 
-def measure(options: Options, config: ReproduceConfig, folders: Sequence[Path]) -> list[dict[str, Any]]:
+def measure(options: TrainingOn, config: ReproduceConfig, folders: Sequence[Path]) -> list[dict[str, Any]]:
     """What each model writes of the validation's books and of those of the questions, and what it answers."""
     tokenizer, texts = material.load_tokenizer(config), material.texts_of(config)
     sources = {"validation": texts.validation, "questions": texts.held_out}
@@ -225,22 +258,24 @@ def _load(place: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(place).eval()
 
 
-def main(options: Options) -> None:
-    """Harden, and measure before and after each round."""
-    options.check()
-    torch.set_num_threads(1)
-    config, settings = config_of(options.run), {name: getattr(options, name) for name in SETTINGS}
-    options.folder.mkdir(parents=True, exist_ok=True)
-    check_settings(options.folder, {"options": {"run": str(options.run.resolve()), **settings}}, "hardening")
-    rounds = range(1, options.rounds + 1)
-    folders = [options.run / "lm2", *(options.folder / f"round-{number}" for number in rounds)]
-    harden(options, config, folders)
-    names = ["before", *(f"round {number}" for number in rounds)]
-    models = dict(zip(names, measure(options, config, folders), strict=True))
-    result = {**settings, "environment": environment(), "models": models}
+def report(options: TrainingOn, config: ReproduceConfig, folders: Mapping[str, Path]) -> None:
+    """Measure the models in the folders, and print and write what was found of each."""
+    models = dict(zip(folders, measure(options, config, [*folders.values()]), strict=True))
+    result = {**options.settings, "environment": environment(), "models": models}
     print(json.dumps(result, indent=2))
     if options.out is not None:
         write_json(options.out, result)
+
+
+def main(options: Options) -> None:
+    """Harden, and measure before and after each round."""
+    trained = min(options.rounds, options.steps) >= 1
+    options.check((trained, f"--rounds {options.rounds} --steps {options.steps}: at least 1 each"))
+    config = options.begin("hardening")
+    rounds = {f"round {number}": options.folder / f"round-{number}" for number in range(1, options.rounds + 1)}
+    folders = {"before": options.before, **rounds}
+    harden(options, config, [*folders.values()])
+    report(options, config, folders)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ the thing or brought it there, of the output of the block before. The weight of 
 (docs/log.md). The taught model is `lm2/model` in the folder.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +21,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from harden_babilong import HARD_FILE, HardPool, config_of, found_before, measure, need_lm2
+from harden_babilong import FLOOR, TrainingOn, hard_pool, report, run_of
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from lm2.data.babi import MOVE, PLACES, Question, Story
-from lm2.data.pool import TokenPool
 from lm2.data.rooms import OPPOSITE
 from lm2.data.rows import IGNORED, Encoder, Item
 from lm2.data.world import DROP, TAKE
-from lm2.demo.contender import training_run, training_tokens
-from lm2.demo.recipe import Phase, Recipe
-from lm2.environment import environment
-from lm2.errors import Problems
-from lm2.files import write_json
+from lm2.demo.recipe import Phase
 from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.rows import JointRows
-from lm2.reproduce.sizes import Sizes, sizes_of
-from lm2.settings import check_settings
+from lm2.reproduce.sizes import sizes_of
 from lm2.training.folder import MODEL_FOLDER, train_folder
-from lm2.training.quiet import with_quiet_text
-from lm2.training.write_cost import fresh_rows, priced, watched_gates
+from lm2.training.write_cost import fresh_rows, watched_gates
 
 TASKS = ("qa1", *3 * ("qa2",), *3 * ("qa3",), *2 * ("qa4",), "qa5")
 """A row's task is one of these."""
@@ -55,47 +45,23 @@ MOVED_ON, BESIDE = 0.6, 0.5
 with the same room, so that the direction decides."""
 DRAWS = 6
 """Stories that are drawn for one such."""
-FLOOR = 0.01
-"""Of a hard sentence, see `harden_babilong.py`"""
 OPEN, PAY, PAID_UNTIL = 0.95, 0.1, 0.4
 """A gate whose rho at a labelled token is below the first costs the second for each unit, which falls to nothing over
 the third, a share of the steps."""
 EVERY = 200
 """Steps between checkpoints, at which held-out rows are asked."""
-SETTINGS = ("seed", "tokens", "share", "steps", "learning_rate", "counted")
-"""Options that stand beside the numbers."""
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(TrainingOn):
     """Train a finished reproduction's LM2 on towards what it gets wrong."""
 
-    run: Path = Path("runs/reproduce")
-    """The folder of the reproduction"""
     folder: Path = Path("runs/taught")
     """Model, checkpoints and log; the same command goes on with what is in it"""
-    out: Path | None = None
-    """JSON file for the numbers"""
-    seed: int = 100
-    """Of the sentences that are read and of the rows; the reproduction's own would give the rows that were read"""
-    tokens: int = 5_000_000
-    """Tokens of the training books that are read for hard sentences"""
     share: float = 0.1
     """Before so many of the background's sentences stands a hard one"""
     steps: int = 4800
     """Steps of the training"""
-    learning_rate: float = 5e-4
-    """Peak rate"""
-    counted: int = 1_500_000
-    """Tokens of each of the other books' parts in which writes are counted"""
-
-    def check(self) -> None:
-        """Raises ValueError where an option is out of range, and FileNotFoundError where there is no LM2 to teach."""
-        problems = Problems()
-        problems.need(0 < self.share <= 1, f"--share is {self.share:g}: it must be above 0 and at most 1")
-        problems.need(self.steps >= 2, f"--steps is {self.steps}: at least 2, one for each phase")
-        problems.raise_all()
-        need_lm2(self.run)
 
 
 def moved_on(facts: Sequence[str], question: Question) -> bool:
@@ -277,58 +243,28 @@ def shortfall(rhos: Sequence[Tensor], at_BL: Tensor) -> Tensor:
     return (OPEN - torch.stack(greatest)).clamp(min=0).mean()
 
 
-def recipe_of(options: Options, config: ReproduceConfig) -> Recipe:
-    """The reproduction's with this training's steps."""
-    return replace(_sizes(config).recipe, steps=options.steps, learning_rate=options.learning_rate, phases=PHASES)
-
-
-def rows_of(options: Options, config: ReproduceConfig) -> TaughtRows:
-    """The rows, with hard sentences in their background, which are found once and kept in a file."""
-    tokenizer, rows = material.load_tokenizer(config), material.training_rows(config, _sizes(config))
-    read = TokenPool(material.texts_of(config).training, tokenizer, options.seed, options.tokens)
-    hard = found_before(options.folder / HARD_FILE, options.run / "lm2" / MODEL_FOLDER, read, FLOOR)
-    return TaughtRows(tokenizer, HardPool(rows.pool, read, hard, options.share), rows.T, rows.stories)
-
-
-def teach(options: Options, config: ReproduceConfig, before: Path, folder: Path) -> None:
+def teach(options: Options, config: ReproduceConfig, folder: Path) -> None:
     """Train on, from the last checkpoint; a training that is done is left as it is."""
     if (folder / MODEL_FOLDER).exists():
         return
-    rows, recipe, sizes = rows_of(options, config), recipe_of(options, config), _sizes(config)
-    validator = validation.Validator(*validation.held_out(material.validation_rows(config, sizes), sizes), folder)
+    sizes, tokenizer = sizes_of(config.smoke, config.tasks), material.load_tokenizer(config)
+    plain = material.training_rows(config, sizes)
+    rows = TaughtRows(tokenizer, hard_pool(options, config, plain.pool, FLOOR), plain.T, plain.stories)
+    recipe = replace(sizes.recipe, steps=options.steps, learning_rate=options.learning_rate, phases=PHASES)
     teaching = Teaching(options.steps, tuple(rows.encode(f" {place}")[0] for place in PLACES), rows.encode(".")[0])
-    start = partial(AutoModelForCausalLM.from_pretrained, before / MODEL_FOLDER)
-    run = replace(
-        training_run(recipe, "lm2", rows, start, folder, options.seed),
-        schedule="linear",
-        training_forward=priced(recipe.write_cost, (0.0, 0.0), options.steps, forward=teaching),
-        evaluation=validator,
-        evaluation_every=EVERY,
-        save_every=EVERY,
-    )
-    run = with_quiet_text(run, rows, sizes.quiet_segments)
+    run, tokens = run_of(config, recipe, rows, options.before, folder, options.seed, teaching)
+    validator = validation.Validator(*validation.held_out(material.validation_rows(config, sizes), sizes), folder)
+    run = replace(run, evaluation=validator, evaluation_every=EVERY, save_every=EVERY)
     validator.start()
-    train_folder(run, material.load_tokenizer(config), training_tokens(run, recipe, rows, "lm2"))
-
-
-def _sizes(config: ReproduceConfig) -> Sizes:
-    return sizes_of(config.smoke, config.tasks)
+    train_folder(run, tokenizer, tokens)
 
 
 def main(options: Options) -> None:
     """Teach, and measure before and after."""
-    options.check()
-    torch.set_num_threads(1)
-    config, settings = config_of(options.run), {name: getattr(options, name) for name in SETTINGS}
-    options.folder.mkdir(parents=True, exist_ok=True)
-    check_settings(options.folder, {"options": {"run": str(options.run.resolve()), **settings}}, "teaching")
-    before, folder = options.run / "lm2", options.folder / "lm2"
-    teach(options, config, before, folder)
-    models = dict(zip(("before", "taught"), measure(options, config, [before, folder]), strict=True))
-    result = {**settings, "environment": environment(), "models": models}
-    print(json.dumps(result, indent=2))
-    if options.out is not None:
-        write_json(options.out, result)
+    options.check((options.steps >= 2, f"--steps is {options.steps}: at least 2, one for each phase"))
+    config, folder = options.begin("teaching"), options.folder / "lm2"
+    teach(options, config, folder)
+    report(options, config, {"before": options.before, "taught": folder})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """A reproduction that scripts train on from."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -27,3 +29,15 @@ def reproduction(tmp_path_factory) -> ReproduceConfig:
         torch.nn.init.normal_(gate.weight, std=0.1)
     model.save_pretrained(config.out / "lm2" / "model")
     return config
+
+
+@pytest.fixture
+def few(reproduction, tmp_path) -> dict[str, Any]:
+    """Options of a script that trains on from it, with little to read."""
+    return {
+        "run": reproduction.out,
+        "folder": tmp_path / "trained",
+        "out": tmp_path / "found.json",
+        "tokens": 20_000,
+        "counted": 20_000,
+    }
