@@ -8,43 +8,37 @@ moved on, every question that two facts of qa4 allow, and among their background
 look like facts, as in `harden_babilong.py`. Beside the answers the model is asked what it needs on the way: at a fact
 of taking or dropping where its actor is, of the output of the last block but one, so that it is known before the last
 memory writes; at facts and questions of qa4 on which side of the other room, and at questions of qa2 and qa3 who has
-the thing or brought it there, of the output of the block before. The weight of these falls to nothing over the training
-(docs/log.md). The taught model is `lm2/model` in the folder.
+the thing or left it, of the output of the block before. And it is told in which slots the first and the last memory
+shall keep moves and things, and where they shall be looked for (`taught_rows.py`). The weight of all that falls to
+nothing over the training (docs/log.md). The taught model is `lm2/model` in the folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
 from harden_babilong import FLOOR, TrainingOn, hard_pool, report, run_of
+from taught_rows import TaughtRows, unpacked
 from torch import Tensor
 
-from lm2.data.babi import MOVE, PLACES, Question, Story
-from lm2.data.rooms import OPPOSITE
-from lm2.data.rows import IGNORED, Encoder, Item
-from lm2.data.world import DROP, TAKE
+from lm2.analysis.trace import blocks_of
+from lm2.data.babi import PLACES
+from lm2.data.rows import IGNORED
 from lm2.demo.recipe import Phase
+from lm2.memory import LM2Memory
 from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import sizes_of
 from lm2.training.folder import MODEL_FOLDER, train_folder
 from lm2.training.write_cost import fresh_rows, watched_gates
 
-TASKS = ("qa1", *3 * ("qa2",), *3 * ("qa3",), *2 * ("qa4",), "qa5")
-"""A row's task is one of these."""
 KINDS = ("pair", "dense", *3 * ("scattered",))
 PHASES = (Phase(0.6, (1, 2, 4, 8, 16), KINDS, 128), Phase(0.4, (2, 8, 16, 32, 64), KINDS, 128))
-MOVED_ON, BESIDE = 0.6, 0.5
-"""Shares of qa2's stories that shall end with a dropped thing whose carrier moved on, and of qa4's whose facts both end
-with the same room, so that the direction decides."""
-DRAWS = 6
-"""Stories that are drawn for one such."""
 OPEN, PAY, PAID_UNTIL = 0.95, 0.1, 0.4
 """A gate whose rho at a labelled token is below the first costs the second for each unit, which falls to nothing over
 the third, a share of the steps."""
@@ -64,149 +58,15 @@ class Options(TrainingOn):
     """Steps of the training"""
 
 
-def moved_on(facts: Sequence[str], question: Question) -> bool:
-    """Whether a dropped thing is asked for whose carrier has moved since."""
-    for index in question.support:
-        actor, _, deed = facts[index].partition(" ")
-        if deed.startswith(DROP):
-            return any(fact.startswith(tuple(f"{actor} {verb}" for verb in MOVE)) for fact in facts[index + 1 :])
-    return False
-
-
-def places(facts: Sequence[str], asked: Sequence[tuple[int, Question]]) -> list[str | None]:
-    """Of each fact of taking or dropping where its actor was before it, None where that was not told.
-
-    Also of each move where qa3 asks, and of no fact where no question asks for a place.
-    """
-    asks_where = any(question.text.startswith("Where is the") for _, question in asked)
-    asks_before = any(question.text.startswith("Where was the") for _, question in asked)
-    needed = (*(TAKE + DROP if asks_where or asks_before else ()), *(MOVE if asks_before else ()))
-    at: dict[str, str] = {}
-    found = []
-    for fact in facts:
-        actor, _, deed = fact.rstrip(".").partition(" ")
-        found.append(at.get(actor) if deed.startswith(needed) else None)
-        if deed.startswith(MOVE):
-            at[actor] = deed.split()[-1]
-    return found
-
-
-def carrier(facts: Sequence[str], question: Question) -> str | None:
-    """Who has the thing that qa2 asks for, or brought it to the place that qa3 names.
-
-    None where it was dropped, and for the questions of other tasks.
-    """
-    deeds = [facts[index].rstrip(".").partition(" ") for index in question.support]
-    if question.text.startswith("Where was the"):
-        place = question.text.rstrip("?").split()[-1]
-        return next((actor for actor, _, deed in deeds if deed.startswith(MOVE) and deed.endswith(f" {place}")), None)
-    if question.text.startswith("Where is the") and not any(deed.startswith(DROP) for _, _, deed in deeds):
-        return next((actor for actor, _, deed in deeds if deed.startswith(TAKE)), None)
-    return None
-
-
-class Told(str):
-    """A fact, and what shall be known at its last word."""
-
-    known: str | None
-
-    @classmethod
-    def of(cls, fact: str, known: str | None) -> "Told":
-        told = cls(fact)
-        told.known = known
-        return told
-
-
-@dataclass(frozen=True, slots=True)
-class Asked(Question):
-    """A question, and what shall be known at its last word, before the answer."""
-
-    known: str | None
-
-    @classmethod
-    def of(cls, facts: Sequence[str], question: Question) -> "Asked":
-        return cls(question.text, question.answer, question.support, carrier(facts, question))
-
-
-def room_questions(facts: Sequence[str]) -> list[Asked]:
-    """Every question that qa4 can ask of its facts, two forms of each: known shall be on which side it looks."""
-    found = []
-    for index, fact in enumerate(facts):
-        _, room, _, side, *_, other = fact.rstrip(".").split()
-        found.append(Asked(f"What is {side} of the {other}?", room, (index,), side))
-        found.append(Asked(f"What is the {other} {OPPOSITE[side]} of?", room, (index,), side))
-    return found
-
-
-class TaughtEncoder(Encoder):
-    """Labels the mark behind a fact or a question with what shall be known at its last word."""
-
-    def item(self, event: str | Question) -> Item:
-        ids, labels = super().item(event)
-        if isinstance(event, Told | Asked) and event.known is not None:
-            mark = len(self(f" {event.text}" if isinstance(event, Asked) else f" {event}")) - 1
-            labels = labelled(labels, mark, self(f" {event.known}"))
-        return ids, labels
-
-
-def labelled(labels: Sequence[int], at: int, label: Sequence[int]) -> list[int]:
-    """The labels with another one at a place."""
-    return [*labels[:at], *label, *labels[at + 1 :]]
-
-
-class TaughtRows(JointRows):
-    """The reproduction's rows, with more of what LM2 gets wrong and with labels at facts."""
-
-    def __init__(self, tokenizer: Any, pool: Any, segment_length: int, stories: Any):
-        super().__init__(tokenizer, pool, segment_length, stories)
-        self.tasks, self.encode = TASKS, TaughtEncoder(tokenizer)
-
-    def _story(self, task: str, n_facts: int, draw: np.random.Generator) -> Story:
-        story = super()._story(task, n_facts, draw)
-        if task == "qa2" and draw.random() < MOVED_ON:
-            return self._that_moved_on(story, n_facts, draw)
-        if task == "qa4" and draw.random() < BESIDE:
-            for _ in range(DRAWS):
-                if len({fact.split()[-1] for fact in story.facts}) < len(story.facts):
-                    break
-                story = super()._story(task, 2, draw)
-        return story
-
-    def _that_moved_on(self, story: Story, n_facts: int, draw: np.random.Generator) -> Story:
-        """A story up to its last question for what was left behind, where a few draws give one."""
-        for _ in range(DRAWS):
-            for last, (at, question) in reversed([*enumerate(story.questions)]):
-                if moved_on(story.facts[:at], question):
-                    return Story(story.facts[:at], story.questions[: last + 1])
-            story = super()._story("qa2", n_facts, draw)
-        return story
-
-    def _written(self, story: Story, n_questions: int, width: int, draw: np.random.Generator) -> Item | None:
-        facts = story.facts
-        if " of the " in facts[0]:
-            every, known = room_questions(facts), [fact.split()[3] for fact in facts]
-            asked = tuple((len(facts), every[i]) for i in draw.permutation(len(every)))
-        else:
-            asked = tuple((at, Asked.of(facts, question)) for at, question in story.questions)
-            known = places(facts, asked)
-        return super()._written(Story(tuple(map(Told.of, facts, known)), asked), n_questions, width, draw)
-
-    def _closing(self, question: Question) -> Item:
-        ids, labels = super()._closing(question)
-        if isinstance(question, Asked) and question.known is not None:
-            labels = labelled(labels, len(ids) - 3, self.encode(f" {question.known}"))  # answer and end token follow
-        return ids, labels
-
-
 @dataclass(frozen=True)
 class Teaching:
-    """A `training_forward`: answers as always, and in the loss what shall be known at facts and questions.
+    """A `training_forward`: answers as always, and in the loss what shall be known and where it shall be kept.
 
-        loss = answers + (1 - step / steps) * (places + others) + pay(step) * mean(max(0, OPEN - rho))
+        loss = answers + (1 - step / steps) * (places + others + first + last) + pay(step) * mean(max(0, OPEN - rho))
 
-    each a mean over its own labels: a place is asked of the output of the last block but one, a side or a carrier of
-    the one before, by the model's own norm and head. rho is the greatest of a memory's heads at the last words of
-    facts. What is to be known is told from answers by being another token than the one it stands at.
+    each a mean over its own labels (see `taught_rows`): a place is asked of the output of the last block but one, a
+    side or a carrier of the one before, by the model's own norm and head; first and last are the cross entropies of the
+    slots in those memories, of all heads. rho is the greatest of a memory's heads at the last words of facts.
     """
 
     steps: int
@@ -216,12 +76,14 @@ class Teaching:
     """Id of the full stop, which ends facts and not questions"""
 
     def __call__(self, model: Any, batch: dict[str, Any], step: int) -> Any:
-        ids_BL, labels_BL = batch["input_ids"][:, 1:], batch["labels"][:, 1:]
+        ids_BL = batch["input_ids"][:, 1:]
+        labels_BL, first_BL, last_BL = unpacked(batch["labels"][:, 1:])
         to_know_BL = (labels_BL != IGNORED) & (labels_BL != ids_BL)
         place_BL = to_know_BL & torch.isin(labels_BL, torch.tensor(self.places))
-        answers_BL = batch["labels"].masked_fill(F.pad(to_know_BL, (1, 0)), IGNORED)
+        answers_BL = F.pad(labels_BL.masked_fill(to_know_BL, IGNORED), (1, 0), value=IGNORED)
         own = {"labels": answers_BL, "num_items_in_batch": (answers_BL != IGNORED).sum()}
-        with watched_gates(model) as rhos:
+        memories = [block.memory for block in blocks_of(model)]
+        with watched_gates(model) as rhos, watched_slots(memories[0]) as firsts, watched_slots(memories[-1]) as lasts:
             output = fresh_rows(model, {**batch, **own, "output_hidden_states": True}, step)
         states, output.hidden_states = output.hidden_states, None
         loss, weight = output.loss, 1 - step / self.steps
@@ -229,11 +91,46 @@ class Teaching:
             if asked_BL.any():
                 logits_NV = model.lm_head(model.model.norm(state_BLD[:, :-1][asked_BL])).float()
                 loss = loss + weight * F.cross_entropy(logits_NV, labels_BL[asked_BL])
+        for slot_BL, scores in ((first_BL, firsts), (last_BL, lasts)):
+            if (slot_BL != IGNORED).any():
+                loss = loss + weight * misplaced(scores(slot_BL != IGNORED), slot_BL[slot_BL != IGNORED])
         facts_BL = to_know_BL & (ids_BL == self.stop)
         if (pay := PAY * max(0.0, 1 - step / (PAID_UNTIL * self.steps))) and facts_BL.any():
             loss = loss + pay * shortfall(rhos, facts_BL)
-        output.loss = loss * ((labels_BL != IGNORED).sum() / batch["num_items_in_batch"])
+        output.loss = loss * ((batch["labels"][:, 1:] != IGNORED).sum() / batch["num_items_in_batch"])
         return output
+
+
+def misplaced(scores_BHN: Tensor, slot_B: Tensor) -> Tensor:
+    """The cross entropy of the slots, mean over tokens and heads; a small bank has fewer, and they begin anew."""
+    wanted_BH = (slot_B % scores_BHN.shape[-1])[:, None].expand(scores_BHN.shape[:2])
+    return F.cross_entropy(scores_BHN.flatten(0, 1), wanted_BH.flatten())
+
+
+@contextmanager
+def watched_slots(memory: LM2Memory) -> Generator[Callable[[Tensor], Tensor]]:
+    """While open, keeps what the memory's last pass aligned, Q and K, and gives a function of it.
+
+    That takes a mask of tokens, (R, L), and returns their scores Q K^T / sqrt(E) of the slots, (B, H, N), which they
+    are both read and written with.
+    """
+    seen: dict[str, Tensor] = {}
+    named = ("q", memory.q_norm), ("k", memory.k_norm)
+    hooks = [norm.register_forward_hook(lambda _, x, out, name=name: seen.update({name: out})) for name, norm in named]
+
+    def scores(at_RL: Tensor) -> Tensor:
+        q_RSTHE = seen["q"]
+        row_B, column_B = at_RL.nonzero(as_tuple=True)
+        segment_B, token_B = column_B // q_RSTHE.shape[2], column_B % q_RSTHE.shape[2]
+        k_RSHNE = seen["k"].unflatten(0, q_RSTHE.shape[:2])  # of the read, which comes after the writes
+        q_BHE, k_BHNE = q_RSTHE[row_B, segment_B, token_B], k_RSHNE[row_B, segment_B]
+        return torch.einsum("bhe,bhne->bhn", q_BHE, k_BHNE) * q_BHE.shape[-1] ** -0.5
+
+    try:
+        yield scores
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def shortfall(rhos: Sequence[Tensor], at_BL: Tensor) -> Tensor:

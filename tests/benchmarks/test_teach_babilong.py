@@ -2,176 +2,37 @@
 
 import json
 import random
-import re
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from lm2.data.babi import ACTORS, MOVE, PLACES, Question
-from lm2.data.rooms import OPPOSITE
+from lm2.analysis.trace import blocks_of
+from lm2.data.babi import PLACES
 from lm2.data.rows import IGNORED
-from lm2.data.world import DROP, TAKE, simulate_dense
 from lm2.reproduce import material
 from lm2.reproduce.sizes import SMOKE
 from lm2.training.write_cost import fresh_rows, watched_gates
 from tests.benchmarks.scripts import script, trains_on_once
 
 hardening = script("harden_babilong")  # which the other imports
+taught_rows = script("taught_rows")  # which it imports, too
 teaching = script("teach_babilong")
-
-
-def _facts(text: str) -> list[str]:
-    return [f"{fact}." for fact in text.split(". ")]
-
-
-CARRIED = _facts("John went to the office. John took the milk. John moved to the garden. Mary moved to the hallway")
-STAYED = _facts("John went to the office. John took the milk. John dropped the milk. Mary moved to the hallway")
-MOVED = _facts("John went to the office. John took the milk. John put down the milk there. John moved to the garden")
-
-
-BEFORE = Question("Where was the milk before the office?", "garden", ())
-
-
-@pytest.mark.parametrize(
-    ("facts", "support", "expected"), [(CARRIED, (1, 2), False), (STAYED, (2, 0), False), (MOVED, (2, 0), True)]
-)
-def test_a_carrier_moved_on_who_dropped_the_thing_and_moved_later(facts, support, expected):
-    assert teaching.moved_on(facts, Question("Where is the milk?", "office", support)) is expected
-
-
-@given(seed=st.integers(0, 2**32), n_facts=st.integers(2, 40))
-def test_where_a_thing_was_dropped_is_the_answer(seed, n_facts):
-    """The simulator knows where everybody is; `places` has it from what was told of who dropped it."""
-    story = simulate_dense("qa2", np.random.default_rng(seed), n_facts)
-    known = teaching.places(story.facts, story.questions)
-    for _, question in story.questions:
-        touched, brought = question.support
-        actor, _, deed = story.facts[touched].partition(" ")
-        if deed.startswith(DROP):
-            assert known[touched] in (question.answer, None)
-            assert known[touched] is not None or not story.facts[brought].startswith(actor)
-    deeds = [fact.partition(" ")[2] for fact in story.facts]
-    assert all(place is None for place, deed in zip(known, deeds, strict=True) if not deed.startswith((*TAKE, *DROP)))
-    assert not any(teaching.places(story.facts, []))
-
-
-@given(seed=st.integers(0, 2**32), n_facts=st.integers(2, 40))
-def test_where_a_move_began_is_where_the_one_before_it_ended(seed, n_facts):
-    story = simulate_dense("qa3", np.random.default_rng(seed), n_facts)
-    moves = [(i, fact.split()[0]) for i, fact in enumerate(story.facts) if fact.partition(" ")[2].startswith(MOVE)]
-    known = teaching.places(story.facts, [(n_facts, BEFORE)])
-    for index, actor in moves:
-        before = [i for i, who in moves if who == actor and i < index]
-        assert known[index] == (story.facts[before[-1]].rstrip(".").split()[-1] if before else None)
-
-
-@given(seed=st.integers(0, 2**32), n_facts=st.integers(2, 40))
-def test_a_carrier_is_where_the_thing_is(seed, n_facts):
-    story = simulate_dense("qa2", np.random.default_rng(seed), n_facts)
-    for at, question in story.questions:
-        actor, deed = teaching.carrier(story.facts, question), story.facts[question.support[0]].partition(" ")[2]
-        assert (actor is None) == deed.startswith(DROP)
-        moved = tuple(f"{actor} {verb}" for verb in MOVE)
-        assert [fact for fact in story.facts[:at] if fact.startswith(moved)][-1:] in (
-            [],
-            [story.facts[question.support[1]]],
-        )
-        assert story.facts[question.support[1]].endswith(f" {question.answer}.")
-
-
-@given(seed=st.integers(0, 2**32), n_facts=st.integers(4, 60))
-def test_a_carrier_is_who_brought_the_thing(seed, n_facts):
-    story = simulate_dense("qa3", np.random.default_rng(seed), n_facts)
-    for _, question in story.questions:
-        place = question.text.rstrip("?").split()[-1]
-        (brought,) = [story.facts[i] for i in question.support if story.facts[i].endswith(f" {place}.")]
-        assert teaching.carrier(story.facts, question) == brought.split()[0]
-
-
-@given(seed=st.integers(0, 2**32))
-def test_every_question_about_rooms_is_one_the_simulator_may_ask(seed):
-    story = simulate_dense("qa4", np.random.default_rng(seed), 2)
-    asked = teaching.room_questions(story.facts)
-    assert len({question.text for question in asked}) == 4
-    texts = {(question.text, question.answer, question.support) for question in asked}
-    assert all((question.text, question.answer, question.support) in texts for _, question in story.questions)
-    assert [question.known for question in asked] == [story.facts[index].split()[3] for index in (0, 0, 1, 1)]
-
-
-@pytest.mark.parametrize("task", ["qa1", "qa5"])
-def test_of_other_tasks_nothing_is_to_be_known(task):
-    story = simulate_dense(task, np.random.default_rng(0), 40)
-    assert story.questions
-    assert not any(teaching.places(story.facts, story.questions))
-    assert not any(teaching.carrier(story.facts, question) for _, question in story.questions)
 
 
 @pytest.fixture(scope="module")
 def rows(reproduction):
     plain = material.training_rows(reproduction, SMOKE)
     tokenizer = material.load_tokenizer(reproduction)
-    return teaching.TaughtRows(tokenizer, plain.pool, plain.T, plain.stories)
+    return taught_rows.TaughtRows(tokenizer, plain.pool, plain.T, plain.stories)
 
 
-@pytest.fixture(scope="module")
-def decode(reproduction):
-    tokenizer = material.load_tokenizer(reproduction)
-    return lambda ids: tokenizer.decode(ids).strip()
-
-
-def _made(rows, task: str, n: int = 40, kind: str = "scattered"):
+def _made(rows, task: str, n: int):
     rows.tasks = (task,)
-    return [rows.row(kind, 4, random.Random(i)) for i in range(n)]
-
-
-@pytest.mark.parametrize(
-    ("task", "marks", "known"),
-    [
-        ("qa1", set(), set()),
-        ("qa2", {".", "?"}, {*ACTORS, *PLACES}),
-        ("qa3", {".", "?"}, {*ACTORS, *PLACES}),
-        ("qa4", {".", "?"}, {*OPPOSITE}),
-        ("qa5", set(), set()),
-    ],
-)
-def test_what_is_to_be_known_stands_at_the_mark_behind_a_fact_or_a_question(rows, decode, task, marks, known):
-    found = [
-        (decode(ids[: at + 1]), decode([label]))
-        for ids, labels in _made(rows, task, 60)
-        for at, label in enumerate(labels)
-        if label not in (IGNORED, ids[at])
-    ]
-    assert {text[-1] for text, _ in found} == marks
-    assert {label for _, label in found} == known
-    for text, label in found if task == "qa4" else []:
-        *_, asked = re.split(r"[.?] ", text)
-        named = next(word for word in asked.split() if word in OPPOSITE)
-        assert label == (OPPOSITE[named] if asked.endswith(" of?") else named)
-
-
-def test_rows_end_with_the_answer_as_the_reproductions_do(rows, decode):
-    for task in ("qa2", "qa4"):
-        for ids, labels in _made(rows, task, 10):
-            assert labels[-2:] == ids[-2:]
-            assert decode(ids[-3:-2]) == "?"
-
-
-def test_stories_of_qa2_mostly_end_with_a_thing_left_behind(rows):
-    draw = np.random.default_rng(0)
-    stories = [story for _ in range(200) if (story := rows._story("qa2", 16, draw)).questions]
-    share = np.mean([teaching.moved_on(s.facts[: s.questions[-1][0]], s.questions[-1][1]) for s in stories])
-    assert 0.55 < share < 0.85
-
-
-def test_stories_of_qa4_mostly_name_one_room_last(rows):
-    draw = np.random.default_rng(0)
-    stories = [rows._story("qa4", 2, draw) for _ in range(200)]
-    assert 0.6 < np.mean([len({fact.split()[-1] for fact in story.facts}) == 1 for story in stories]) < 0.9
+    return [rows.row("scattered", 4, random.Random(i)) for i in range(n)]
 
 
 @pytest.fixture(scope="module")
@@ -192,11 +53,17 @@ def _teaching(rows, steps: int = 10):
 
 def _by_hand(model, batch: dict[str, torch.Tensor], places: tuple[int, ...], stop: int) -> dict[str, float]:
     """The parts of the loss, label by label."""
-    parts: dict[str, list[float]] = {"answers": [], "places": [], "others": [], "pay": []}
-    with watched_gates(model) as rhos:
+    parts: dict[str, list[float]] = {"answers": [], "places": [], "others": [], "pay": [], "first": [], "last": []}
+    memory = next(block.memory for block in blocks_of(model))  # it has one, the first and the last
+    with watched_gates(model) as rhos, _watched_inputs(memory) as inputs:
         out = model(batch["input_ids"], use_cache=False, output_hidden_states=True)
-    for row, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
+    alignment_RHLN = _alignment(memory, *inputs)
+    plain, *slots = taught_rows.unpacked(batch["labels"])
+    for row, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), plain.tolist(), strict=True)):
         for at in range(1, len(ids)):
+            for name, slot_BL in zip(("first", "last"), slots, strict=True):
+                if (slot := int(slot_BL[row, at])) != IGNORED:
+                    parts[name] += (-alignment_RHLN[row, :, at - 1, slot % memory.slots].log()).tolist()
             if labels[at] == IGNORED:
                 continue
             label = torch.tensor(labels[at])
@@ -211,13 +78,28 @@ def _by_hand(model, batch: dict[str, torch.Tensor], places: tuple[int, ...], sto
     return {name: float(np.mean(values)) if values else 0.0 for name, values in parts.items()}
 
 
-@pytest.mark.parametrize("tasks", [("qa2", "qa4", "qa5"), ("qa4",), ("qa1",)])
+@contextmanager
+def _watched_inputs(memory):
+    inputs = []
+    with memory.register_forward_pre_hook(lambda _, args: inputs.extend(args)):
+        yield inputs
+
+
+def _alignment(memory, x_RSTD, bank_RND, complete_RS, *_) -> torch.Tensor:
+    """A of every token, (R, H, L, N), with the bank that its segment reads."""
+    q_RSTD, rho_RSTH, u_RSTD = memory.project(x_RSTD)
+    norm_RSND, _ = memory.scan(q_RSTD, rho_RSTH, u_RSTD, bank_RND, complete_RS, None, None, keep=True)
+    return torch.cat([memory.align(q_RSTD[:, s], norm_RSND[:, s]) for s in range(x_RSTD.shape[1])], 2)
+
+
+@pytest.mark.parametrize("tasks", [("qa2", "qa4", "qa5"), ("qa4",), ("qa1", "qa3")])
 @pytest.mark.parametrize("step", [0, 3, 7])
 def test_the_loss_is_the_sum_of_its_parts(rows, model, tasks, step):
     taught, batch = _teaching(rows), _batch(rows, tasks)
     parts = _by_hand(model, batch, taught.places, taught.stop)
     pay = teaching.PAY * max(0.0, 1 - step / (teaching.PAID_UNTIL * 10))
-    expected = parts["answers"] + (1 - step / 10) * (parts["places"] + parts["others"]) + pay * parts["pay"]
+    asked = sum(parts[name] for name in ("places", "others", "first", "last"))
+    expected = parts["answers"] + (1 - step / 10) * asked + pay * parts["pay"]
     assert taught(model, batch, step).loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -230,6 +112,7 @@ def test_passes_share_the_loss_by_their_labels(rows, model):
 
 def test_without_anything_to_know_it_is_the_plain_pass(rows, model):
     batch = _batch(rows, ("qa1",))
+    batch["labels"], *_ = taught_rows.unpacked(batch["labels"])
     assert torch.equal(_teaching(rows)(model, batch, 0).loss, fresh_rows(model, batch, 0).loss)
 
 

@@ -103,6 +103,68 @@ def kind_of(words):
     return kind + " there" * (words[-1] == "there")
 
 
+@pytest.mark.parametrize("task", ["qa2", "qa3"])
+def test_questions_stand_where_those_of_the_real_files_do(babi, task):
+    def stand(stories):
+        """Of the places with a thing to ask for those with a question, and of the questions those for such a thing."""
+        found, asked, fit = 0, 0, 0
+        for story in stories:
+            questions = dict(story.questions)
+            for at in range(2, len(story.facts) + 1, 2):
+                things = to_ask_for(task, story.facts[:at])
+                found += bool(things)
+                asked += at in questions and bool(things)
+                fit += at in questions and questions[at].text.rstrip("?").split()[3] in things
+        return asked / found, fit / sum(len(story.questions) for story in stories)
+
+    assert stand(simulated(task, 100)) == (1, 1)
+    assert stand(real(babi, task)[:300]) == (pytest.approx(1, abs=0.01), 1)
+
+
+def to_ask_for(task, facts):
+    """Things touched in the last five facts; qa3: carried to two places, qa2: to one, or dropped where it is known."""
+    found = set()
+    for thing, (touched, moves, dropped, known) in carries(facts).items():
+        enough = len(moves) > 1 if task == "qa3" else moves or (dropped and known)
+        if len(facts) - touched <= 5 and enough:
+            found.add(thing)
+    return found
+
+
+def carries(facts):
+    """Of each thing: its last touch, where it was carried since it was taken, whether dropped, and at a known place."""
+    told, holder, moves, touched, known = set(), {}, {}, {}, {}
+    for at, fact in enumerate(facts):
+        actor, *_, last = fact.replace(" there", "").rstrip(".").split()
+        if last in PLACES:
+            told.add(actor)
+            for thing in (thing for thing, who in holder.items() if who == actor):
+                moves[thing].append(last)
+            continue
+        touched[last], known[last] = at, actor in told
+        if any(f" {verb} " in fact for verb in TAKE):
+            holder[last], moves[last] = actor, []
+        else:
+            del holder[last]
+    return {thing: (at, moves[thing], thing not in holder, known[thing]) for thing, at in touched.items()}
+
+
+def test_qa3_asks_for_each_place_of_a_way_alike(babi):
+    def latest(stories):
+        """Of the questions for things that came through three places those for the last one."""
+        last = []
+        for story in stories:
+            for at, question in story.questions:
+                _, _, _, thing, *_, place = question.text.rstrip("?").split()
+                _, moves, *_ = carries(story.facts[:at])[thing]
+                if len(moves) == 3:
+                    last.append(place == moves[-1])
+        return np.mean(last)
+
+    assert latest(real(babi, "qa3")) == pytest.approx(0.55, abs=0.06)
+    assert latest(simulated("qa3")) == pytest.approx(0.55, abs=0.06)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_same_seed_same_story_and_other_seed_other_story(task):
     one, two, other = (simulate(task, np.random.default_rng(seed)) for seed in (1, 1, 2))
@@ -112,9 +174,9 @@ def test_same_seed_same_story_and_other_seed_other_story(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_dense_story_has_its_length_and_questions_in_order(task):
-    story = simulate_dense(task, np.random.default_rng(0), 50)
+    story = simulate_dense(task, np.random.default_rng(0), 200)
     positions = [at for at, _ in story.questions]
-    assert len(story.facts) == 50
+    assert len(story.facts) == 200
     assert positions == sorted(set(positions))
     assert len(positions) > 15
 

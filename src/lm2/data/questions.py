@@ -6,18 +6,16 @@ question is asked only while its latest supporting fact is among the last `RECEN
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from lm2.data.babi import PLACES, Question
+from lm2.data.babi import OBJECTS, PLACES, Question
 
 if TYPE_CHECKING:
     from lm2.data.world import World
 
 RECENT = 5
 """A question is asked only while its latest supporting fact is among this many last facts."""
-ASK_LATEST = 0.8
-"""Share of qa3 questions about the last place of the object, against an earlier one."""
 ASK_THING = 1 / 3
 """Share of qa5 questions about the thing given, against those about giver or receiver."""
 NUMBERS = ("none", "one", "two", "three")
@@ -52,39 +50,34 @@ def is_actor_there(world: World) -> Question | None:
     return Question(f"Is {actor} in the {other}?", "no", (index,))
 
 
-def _settled(world: World, hops: int) -> str | None:
-    """An object that has come through more than `hops` places.
-
-    As in the files, one just taken is not asked for before its holder has moved.
-    """
-
-    def fits(thing: str) -> bool:
-        moved, touched = world.path[thing][-1][1], world.touched[thing]
-        return is_recent(len(world.facts), max(moved, touched)) and (thing not in world.holder or moved > touched)
-
-    known = [thing for thing, path in world.path.items() if len(path) > hops and fits(thing)]
+def _recently_touched(world: World, settled: Mapping[str, bool]) -> str | None:
+    """One of the settled things that were taken or dropped recently."""
+    n_facts, touched = len(world.facts), world.touched
+    known = [thing for thing in OBJECTS if settled.get(thing) and is_recent(n_facts, touched[thing])]
     return world.dice.pick(known) if known else None
 
 
 def where_is_object(world: World) -> Question | None:
-    thing = _settled(world, 0)
+    """As in the files, a thing just taken is not asked for before its holder has moved."""
+    brought = world.brought
+    settled = {thing: thing not in world.holder or at > world.touched[thing] for thing, (_, at) in brought.items()}
+    thing = _recently_touched(world, settled)
     if thing is None:
         return None
-    place, moved = world.path[thing][-1]
+    place, moved = brought[thing]
     return Question(f"Where is the {thing}?", place, (world.touched[thing], moved))
 
 
 def where_was_object(world: World) -> Question | None:
-    thing = _settled(world, 1)
+    """As in the files, who touched the thing last has carried it to both places since it was taken."""
+    thing = _recently_touched(world, {thing: len(carry) > 1 for thing, carry in world.carry.items()})
     if thing is None:
         return None
-    path = world.path[thing]
-    at = len(path) - 1
-    if world.dice.uniform() > ASK_LATEST:
-        place = path[1 + int(world.dice.uniform() * at)][0]
-        # "before the office" means before the last time it came to the office
-        at = max(i for i, (p, _) in enumerate(path) if p == place)
-    (before, came), (place, moved) = path[at - 1], path[at]
+    carry = world.carry[thing]
+    asked, _ = world.dice.pick(carry[1:])
+    # "before the office" means before the last time it came to the office
+    at = max(i for i, (place, _) in enumerate(carry) if place == asked)
+    (before, came), (place, moved) = carry[at - 1], carry[at]
     return Question(f"Where was the {thing} before the {place}?", before, (world.touched[thing], moved, came))
 
 

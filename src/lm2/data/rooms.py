@@ -14,7 +14,6 @@ MIDDLE_LAST = 2 / 3
 class Rooms:
     """Two facts, told one by one, and the questions about them."""
 
-    ask = (1.0, 1.0)
     n_facts = 2
     n_questions = 1
 

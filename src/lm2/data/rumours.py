@@ -21,8 +21,6 @@ CAST = {
 class Rumours:
     """Where people are, what was told last of each, and the questions about it."""
 
-    ask = (1.0, 1.0)
-
     def __init__(self, task: str, dice: Dice):
         self.task, self.dice = task, dice
         self.actors, self.places = CAST[task]

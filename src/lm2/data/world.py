@@ -14,7 +14,8 @@ support names those.
 * qa8   What is Mary carrying?                       the same
 * qa9, qa10   Is Mary in the kitchen?                one: what was told of her last, see `rumours.py`
 
-Shares of moves, takes, drops and givings, "there" suffixes and gaps between questions follow the real files.
+Shares of moves, takes, drops and givings and "there" suffixes follow the real files, and questions stand where theirs
+do: after every second fact, whenever one can be asked (see `questions`).
 """
 
 from collections.abc import Callable
@@ -45,23 +46,19 @@ class Habits:
     """Weight of dropping an object that is carried."""
     take_there: float
     """Share of takes that end in "there"."""
-    ask: float
-    """Chance of a question after every second fact."""
-    ask_again: float
-    """The same when the last chance was used."""
     give: float = 0
     """Weight of all givings together when somebody can give."""
     actors: tuple[str, ...] = ACTORS
 
 
 HABITS = {
-    "qa1": Habits(take=0, drop=0, take_there=0, ask=1, ask_again=1),
-    "qa2": Habits(take=1.0, drop=1.1, take_there=1, ask=0.7, ask_again=0.85),
-    "qa3": Habits(take=1.0, drop=1.1, take_there=0.2, ask=0.12, ask_again=0.65),
-    "qa5": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1, give=4.8, actors=GIVERS),
-    "qa6": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1),
-    "qa7": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1, give=4.8),
-    "qa8": Habits(take=1.0, drop=1.1, take_there=1, ask=1, ask_again=1),
+    "qa1": Habits(take=0, drop=0, take_there=0),
+    "qa2": Habits(take=1.0, drop=1.1, take_there=1),
+    "qa3": Habits(take=1.0, drop=1.1, take_there=0.2),
+    "qa5": Habits(take=1.0, drop=1.1, take_there=1, give=4.8, actors=GIVERS),
+    "qa6": Habits(take=1.0, drop=1.1, take_there=1),
+    "qa7": Habits(take=1.0, drop=1.1, take_there=1, give=4.8),
+    "qa8": Habits(take=1.0, drop=1.1, take_there=1),
 }
 DROP_THERE = 0.2
 
@@ -73,15 +70,16 @@ class World:
         if task not in HABITS:
             raise ValueError(f"Unknown task {task!r}: a world can be simulated for {', '.join(HABITS)}.")
         self.task, self.dice, self.habits = task, dice, HABITS[task]
-        self.ask = self.habits.ask, self.habits.ask_again
         self.facts: list[str] = []
         self.place = {actor: dice.pick(PLACES) for actor in self.habits.actors}
         self.lies = {thing: dice.pick(PLACES) for thing in OBJECTS}
         self.holder: dict[str, str] = {}
         self.told: dict[str, tuple[str, int]] = {}
         """Actor -> (place, index of the fact that told it)."""
-        self.path: dict[str, list[tuple[str, int]]] = {thing: [] for thing in OBJECTS}
-        """Object -> its known places in order, each with the index of the move that brought it there."""
+        self.brought: dict[str, tuple[str, int]] = {}
+        """Object -> (place, index of the move) of who touched it last, where that was told."""
+        self.carry: dict[str, list[tuple[str, int]]] = {}
+        """Object -> (place, index) of each move with it since it was last taken."""
         self.touched: dict[str, int] = {}
         """Object -> index of its last take, drop or giving."""
         self.handled: dict[str, list[tuple[str, int]]] = {}
@@ -118,14 +116,12 @@ class World:
         self.place[actor], self.told[actor] = place, (place, len(self.facts))
         for thing, holder in self.holder.items():
             if holder == actor:
-                self.path[thing].append(self.told[actor])
+                self.brought[thing] = self.told[actor]
+                self.carry[thing].append(self.told[actor])
         self.facts.append(f"{actor} {self.dice.pick(MOVE)} the {place}.")
 
     def _take(self, actor: str, thing: str) -> None:
-        self.holder[thing] = actor
-        path = self.path[thing]
-        if actor in self.told and (not path or path[-1][0] != self.told[actor][0]):
-            path.append(self.told[actor])
+        self.holder[thing], self.carry[thing] = actor, []
         self._tell(actor, TAKE, thing, self.habits.take_there)
 
     def _drop(self, thing: str, actor: str) -> None:
@@ -141,6 +137,10 @@ class World:
 
     def _tell(self, actor: str, verbs: tuple[str, ...], thing: str, there: float) -> None:
         self._touch(thing, actor)
+        if actor in self.told:
+            self.brought[thing] = self.told[actor]
+        else:
+            self.brought.pop(thing, None)
         suffix = " there" if self.dice.uniform() < there else ""
         self.facts.append(f"{actor} {self.dice.pick(verbs)} the {thing}{suffix}.")
 
@@ -160,8 +160,6 @@ class Simulator(Protocol):
 
     dice: Dice
     facts: list[str]
-    ask: tuple[float, float]
-    """Chance of a question after every second fact; and the same when the last chance was used."""
 
     def step(self) -> None: ...
     def question(self) -> Question | None: ...
@@ -198,13 +196,10 @@ def simulate(task: str, rng: np.random.Generator, n_questions: int | None = None
     if task == "qa4" and n_questions > Rooms.n_questions:
         raise ValueError(f"A story of qa4 has one question, not {n_questions}: simulate more stories.")
     questions: list[tuple[int, Question]] = []
-    asked = False
     while len(questions) < n_questions:
         world.step()
         world.step()
-        question = world.question() if world.dice.uniform() < world.ask[asked] else None
-        asked = question is not None
-        if question is not None:
+        if (question := world.question()) is not None:
             questions.append((len(world.facts), question))
     return Story(tuple(world.facts), tuple(questions))
 
