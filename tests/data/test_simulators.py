@@ -103,7 +103,7 @@ def statistics(stories):
     questions = [(at, question) for story in stories for at, question in story.questions]
     shares = Counter(f"fact: {kind_of(fact)}" for fact in facts)
     asked = Counter(f"question: {template(question.text)}" for _, question in questions)
-    asked += Counter(f"answer: {question.answer}" for _, question in questions)
+    asked += Counter(f"answer: {KINDS.get(question.answer, question.answer)}" for _, question in questions)
     asked += Counter(f"supports: {len(question.support)}" for _, question in questions)
     asked += Counter(f"facts since: {at - max(question.support)}" for at, question in questions)
     return {
