@@ -106,11 +106,6 @@ def slots_of(fact: str) -> tuple[int | None, int | None]:
     return None, None
 
 
-def of_things(question: Question) -> bool:
-    """Whether it is one of qa2 or qa3."""
-    return question.text.startswith(("Where is the", "Where was the"))
-
-
 class Told(str):
     """A fact, and what is asked at its last word."""
 
@@ -134,7 +129,7 @@ class Asked(Question):
     def of(cls, facts: Sequence[str], question: Question) -> "Asked":
         """One of qa2 or qa3: who touched the thing last leads to the answer, or where it was dropped."""
         plain = question.text, question.answer, question.support
-        if not of_things(question):
+        if not question.text.startswith(("Where is the", "Where was the")):
             return cls(*plain)
         last_touch = facts[question.support[0]]
         first, dropped_at = slots_of(last_touch)

@@ -1,7 +1,8 @@
 """What can be asked of a simulated world now, with the answer and the facts that decide it: qa1-qa3 and qa5-qa8.
 
 Each function draws one question that the facts told so far decide, or gives None when there is none. As in the files, a
-question is asked only while its latest supporting fact is among the last `RECENT` facts.
+question is asked only while its latest supporting fact (of a thing: the one that touched it last) is among the last
+`RECENT` facts.
 """
 
 from __future__ import annotations
