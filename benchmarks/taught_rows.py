@@ -66,11 +66,10 @@ def unpacked(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def moved_on(facts: Sequence[str], question: Question) -> bool:
     """Whether a dropped thing is asked for whose carrier has moved since."""
-    for index in question.support:
-        actor, _, deed = facts[index].partition(" ")
-        if deed.startswith(DROP):
-            return any(fact.startswith(tuple(f"{actor} {verb}" for verb in MOVE)) for fact in facts[index + 1 :])
-    return False
+    touched = question.support[0]
+    actor, _, deed = facts[touched].partition(" ")
+    moves = tuple(f"{actor} {verb}" for verb in MOVE)
+    return deed.startswith(DROP) and any(fact.startswith(moves) for fact in facts[touched + 1 :])
 
 
 def places(facts: Sequence[str], asked: Sequence[tuple[int, Question]]) -> list[str | None]:
