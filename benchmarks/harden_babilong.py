@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lm2.data.pool import Passages, TokenPool
@@ -29,7 +28,7 @@ from lm2.demo.recipe import Recipe
 from lm2.environment import environment
 from lm2.errors import Problems
 from lm2.files import write_json
-from lm2.progress import time_left_bar
+from lm2.progress import TimeLeft
 from lm2.reproduce import material, validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.rows import JointRows
@@ -155,7 +154,7 @@ def greatest_rho(model: PreTrainedModel, ids: np.ndarray, label: str) -> np.ndar
         )
     ids_BL = torch.from_numpy(ids[: LANES * passes * width].astype(np.int64)).view(LANES, -1)
     rho_BL, cache = np.zeros(ids_BL.shape, np.float32), None
-    with watched_gates(model) as found, time_left_bar(Console(stderr=True)) as bar:
+    with watched_gates(model) as found, TimeLeft() as bar:
         for start in bar.track(range(0, passes * width, width), description=label):
             found.clear()
             output = model(ids_BL[:, start : start + width], past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm2.analysis.asking import answer as greedy
@@ -29,7 +28,7 @@ from lm2.evaluation.prompts import prompt_parts
 from lm2.evaluation.scoring import is_right
 from lm2.evaluation.statistics import wilson
 from lm2.files import write_json
-from lm2.progress import time_left_bar
+from lm2.progress import TimeLeft
 
 AFTER = 40
 """A place is at a fact when it begins in it, or at most so many characters behind it."""
@@ -188,7 +187,7 @@ def main(options: Options) -> None:
     model = AutoModelForCausalLM.from_pretrained(options.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     samples = [sample for _, own in config.cells(config.source()) for sample in own]
-    with time_left_bar(Console(stderr=True)) as bar:
+    with TimeLeft() as bar:
         found = [examine(model, tokenizer, sample, config) for sample in bar.track(samples, description="looking")]
     summaries = {task: summary([one for one in found if one.task == task]) for task in options.tasks}
     print(page(summaries))

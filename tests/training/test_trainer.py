@@ -376,3 +376,16 @@ def test_the_trapezoid_stays_at_the_peak_and_falls_over_the_last_30_percent(tmp_
 
 def test_the_trapezoid_of_a_long_warm_up_falls_in_what_is_left(tmp_path):
     assert trapezoid(tmp_path, warmup_steps=18) == pytest.approx([i / 18 for i in range(18)] + [1, 0.5])
+
+
+def test_progress_says_step_loss_and_time_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lm2.progress.LINE_EVERY", 0.0)
+    train(a_run(tmp_path, log_every=1))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training, step")]
+    logged = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    losses = [line["loss"] for line in logged if "loss" in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        "training, step 1 of 6",
+        *(f"training, step {step} of 6, loss {loss:.4f}" for step, loss in zip(range(2, 7), losses, strict=False)),
+    ]
+    assert lines[2].partition(": ")[2].startswith("50 %, 0:00:")

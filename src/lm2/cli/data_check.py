@@ -22,16 +22,16 @@ class Options:
 
 def run(options: Options) -> None:
     """Check, and print the table."""
-    from tqdm import tqdm
-
     from lm2.data import report
     from lm2.data.store import Store
+    from lm2.progress import TimeLeft
 
     if options.segment_length < 2:
         raise ValueError(f"--segment-length is {options.segment_length}: it must be at least 2")
     store = Store(options.store)
     shards = sum(map(len, store.shards.values()))
-    for _ in tqdm(store.verify(), total=shards, unit="shard", desc="reading", disable=None):
-        pass
+    with TimeLeft() as progress:
+        for _ in progress.track(store.verify(), shards, description="reading"):
+            pass
     print(f"{options.store}: {shards} shards are sound; fingerprint {store.fingerprint[:16]}\n")
     print(report.table(store, options.segment_length))

@@ -126,15 +126,12 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool, begin
 
 def read_long(model: "LM2ForCausalLM", ids: "Tensor", cache: "LM2Cache") -> None:
     """Read tokens (1, L), with a bar where they are many."""
-    from rich.console import Console
-
-    from lm2.progress import time_left_bar
+    from lm2.progress import counted
     from lm2.streaming import SEGMENTS_AT_ONCE, read
 
     few = ids.shape[1] <= SEGMENTS_AT_ONCE * model.config.segment_length
-    with time_left_bar(Console(stderr=True), transient=True, disable=few) as bar:
-        line = bar.add_task(f"reading {ids.shape[1]:,} tokens", total=ids.shape[1])
-        read(model, ids, cache, lambda tokens: bar.advance(line, tokens))
+    with counted(f"reading {ids.shape[1]:,} tokens", ids.shape[1], transient=True, disable=few) as advance:
+        read(model, ids, cache, advance)
 
 
 def stream(

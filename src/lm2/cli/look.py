@@ -45,13 +45,13 @@ def run(options: Options) -> None:
     from lm2.cli.checkpoint import load
     from lm2.evaluation.canvas import new_figure
     from lm2.files import replacing, write_json
-    from lm2.progress import time_left_bar
+    from lm2.progress import TimeLeft
 
     new_figure(1, 1)  # without matplotlib or a folder all the reading would be for nothing
     check_folder(options.out)
     text = sys.stdin.read() if options.text == "-" else read_text(Path(options.text))
     model, tokenizer = load(options.model)
-    with time_left_bar(Console(stderr=True), transient=True) as bar:
+    with TimeLeft(transient=True) as bar:
         line = bar.add_task("reading", total=None)
         found = look(
             model,

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.order import key_of, permuted
 from lm2.data.packing import IGNORED, lay_out, window_starts
+from lm2.progress import TimeLeft
 
 if TYPE_CHECKING:
     from lm2.training import BatchRequest
@@ -124,8 +124,9 @@ class ChatRows:
                 "the tokenizer has no chat template: set tokenizer.chat_template and save it into the model's folder, "
                 "or give a model that was trained to chat"
             )
-        found = tqdm(conversations(path), desc="reading conversations", unit="", disable=None, leave=False)
-        encoded = [encode(messages, tokenizer, where) for where, messages in found]
+        with TimeLeft(transient=True) as progress:
+            found = progress.track(conversations(path), description="reading conversations")
+            encoded = [encode(messages, tokenizer, where) for where, messages in found]
         longest = self.segments * self.segment_length
         kept = [pair for pair in encoded if len(pair[0]) <= longest]
         if not kept:

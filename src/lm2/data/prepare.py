@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from lm2.data.encoding import DocumentEncoder
 from lm2.data.sources import Part, Source
 from lm2.data.store import PLAN_FILE, SCHEMA, STORE_FILE, Shard, Store, finish, read_json, write_shard
 from lm2.files import write_json
+from lm2.progress import counted
 
 SHARD_TOKENS = 1 << 27
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 1000, 4_000_000
@@ -217,8 +217,8 @@ def _result(source: Source, jobs: list[Job]) -> dict[str, Any]:
 
 def _work(jobs: list[Job], processes: int) -> None:
     total = sum(job.part.size for job in jobs)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="tokenizing", disable=None, smoothing=0.05) as bar:
-        progress = _Progress(bar, [job.part.size for job in jobs])
+    with counted("tokenizing", total, speed_estimate_period=600) as advance:
+        progress = _Progress(advance, [job.part.size for job in jobs])
         if processes == 1:
             for number, job in enumerate(jobs):
                 write_part(job, lambda share, number=number: progress.set(number, share))
@@ -227,13 +227,13 @@ def _work(jobs: list[Job], processes: int) -> None:
 
 
 class _Progress:
-    """A bar over parts of different sizes."""
+    """Counts parts of different sizes."""
 
-    def __init__(self, bar: Any, sizes: list[int]):
-        self.bar, self.sizes, self.shares = bar, sizes, [0.0] * len(sizes)
+    def __init__(self, advance: Callable[[float], None], sizes: list[int]):
+        self.advance, self.sizes, self.shares = advance, sizes, [0.0] * len(sizes)
 
     def set(self, number: int, share: float) -> None:
-        self.bar.update(int((share - self.shares[number]) * self.sizes[number]))
+        self.advance((share - self.shares[number]) * self.sizes[number])
         self.shares[number] = share
 
 

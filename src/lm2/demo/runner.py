@@ -19,7 +19,7 @@ from lm2.demo.page import PAGE_FILE, save_page
 from lm2.demo.recipe import CONTENDERS, NAMES, Recipe, recipe_of
 from lm2.demo.report import RESULTS_FILE, collect, save, show
 from lm2.processes import Processes, usable_processors
-from lm2.progress import time_left_bar
+from lm2.progress import TimeLeft
 from lm2.settings import check_settings
 from lm2.training.folder import steps_done
 
@@ -81,7 +81,7 @@ class Watch:
         self.steps = {name: recipe.base_steps if name == "base" else recipe.steps for name in NAMES}
         self.segments = sum(options.questions_at(n) * n for _, n in options.columns())
         self.processes = Processes()
-        self.bar = time_left_bar(console, transient=True, speed_estimate_period=120)
+        self.bar = TimeLeft(console, transient=True, speed_estimate_period=120)
         self.task = self.bar.add_task("", total=sum(self.weight(name) for name in NAMES))
 
     def __enter__(self) -> "Watch":

@@ -23,7 +23,7 @@ from lm2.evaluation.models import Runner, TooLong, load_runner, parse_specs
 from lm2.evaluation.prompts import prompt_parts
 from lm2.evaluation.records import Records, share, wait_for_all
 from lm2.evaluation.tokens import n_tokens
-from lm2.progress import time_left_bar
+from lm2.progress import TimeLeft
 
 LEAST_TOKENS = 150
 """What a sample without background is taken to cost, in tokens: for the progress bar only."""
@@ -129,7 +129,7 @@ def ask(runner: Runner, todo: list[Job], records: Records, config: BabilongConfi
     Raises:
         ValueError: an answer on file was given to another sample.
     """
-    bar = time_left_bar(console, speed_estimate_period=600)
+    bar = TimeLeft(console, speed_estimate_period=600)
     left = [job for job in todo if not _is_done(job, records)]
     began = time.perf_counter()
     with bar:

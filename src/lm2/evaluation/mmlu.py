@@ -17,13 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lm2.evaluation import mmlu_report
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs
 from lm2.evaluation.options import MmluOptions
 from lm2.evaluation.records import Records, mine, share, wait_for_all
+from lm2.progress import counted
 
 LETTERS = "ABCD"
 
@@ -73,8 +72,8 @@ def ask_model(spec: ModelSpec, options: MmluOptions) -> tuple[dict[str, Any], Re
     waiting = [subject for subject in mine(options.subjects) if subject not in known]
     tasks = load_tasks(waiting, options.data) if waiting else []
     counts = [min(len(task.eval_docs), options.limit or len(task.eval_docs)) for task in tasks]
-    with tqdm(total=sum(counts), unit="question", desc=spec.name, disable=None) as bar:
-        harness = HarnessModel(model, tokenizer, batch_size=options.batch_size, advance=bar.update)
+    with counted(spec.name, sum(counts)) as advance:
+        harness = HarnessModel(model, tokenizer, batch_size=options.batch_size, advance=advance)
         for subject, task in zip(waiting, tasks, strict=True):
             records.add((subject,), ask_subject(harness, task, options))
     return facts, records

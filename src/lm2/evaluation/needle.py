@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from lm2.data import people
 from lm2.data.background import BookSentences
@@ -29,6 +28,7 @@ from lm2.evaluation.models import ModelSpec, Runner, RunnerOptions, TooLong, loa
 from lm2.evaluation.options import NeedleOptions
 from lm2.evaluation.records import Records, mine, share, wait_for_all
 from lm2.evaluation.tokens import LengthTokenizer
+from lm2.progress import counted
 
 BEFORE = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you "
@@ -189,10 +189,10 @@ def ask_model(
     description = {f"model.{name}": value for name, value in runner.description.items()}
     records = Records(answers_folder(options.out, spec.name), {**options.settings(), **description})
     waiting = [cell for cell in mine(cells) if cell not in records]
-    with tqdm(total=sum(length for length, _, _ in waiting), unit="token", desc=spec.name, disable=None) as bar:
+    with counted(spec.name, sum(length for length, _, _ in waiting)) as advance:
         for cell in waiting:
             records.add(cell, ask(runner, source.sample(*cell), COUNTS[options.needle]))
-            bar.update(cell[0])
+            advance(cell[0])
     return {"name": spec.name, **runner.description}, records
 
 

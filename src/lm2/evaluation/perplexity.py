@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from lm2.data.background import TEXT_SUFFIXES, read_texts
@@ -31,6 +30,7 @@ from lm2.evaluation.options import PerplexityOptions
 from lm2.evaluation.records import Records, share, wait_for_all
 from lm2.evaluation.runners.attention import max_positions
 from lm2.evaluation.runners.memory import has_memory
+from lm2.progress import counted
 
 PLAIN_LENGTH = 512
 """Tokens of a segment when no model has segments of its own."""
@@ -97,7 +97,7 @@ def measure_model(
         raise ValueError(f"{spec.name} takes {limit:,} tokens, less than a segment of {T:,}: use a shorter one")
     records = Records(answers_folder(options.out, spec.name), {**options.settings(T), **identity(facts)})
     rank, world = share()
-    with tqdm(unit="segment", desc=spec.name, disable=None, total=_expected(options, world)) as bar:
+    with counted(spec.name, _expected(options, world)) as advance:
         for number, (name, text) in enumerate(documents(options.text, options.limit)):
             if number % world != rank:
                 continue
@@ -108,7 +108,7 @@ def measure_model(
                 losses = score(model, torch.tensor(ids[: len(ids) // T * T]).view(-1, T))
                 seconds = round(time.perf_counter() - began, 2)
                 records.add((number,), {"document": name, "nll": losses, "seconds": seconds})
-            bar.update(min(len(ids) // T, options.segments))
+            advance(min(len(ids) // T, options.segments))
     return facts, records
 
 

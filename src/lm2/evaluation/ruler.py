@@ -17,7 +17,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from tqdm import tqdm
 
 from lm2.environment import environment
 from lm2.evaluation.engine import answers_folder
@@ -29,6 +28,7 @@ from lm2.evaluation.page import interval, table
 from lm2.evaluation.records import SCHEMA, Records, mine, share, wait_for_all
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST
 from lm2.evaluation.statistics import t_interval, wilson
+from lm2.progress import counted
 
 PATTERN = (
     "Track the variables hidden in the following text. The grass is green. VAR KQXZB = 73910 VAR WPLMA = VAR KQXZB"
@@ -74,10 +74,10 @@ def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], R
     count = options.limit or SAMPLES
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=count * len(waiting), unit="sample", desc=spec.name, disable=None) as bar,
+        counted(spec.name, count * len(waiting)) as advance,
     ):
         tokenizer.save_pretrained(folder)  # the harness sizes its texts with a tokenizer that it loads itself
-        harness = HarnessModel(model, tokenizer, batch_size=options.batch_size, advance=bar.update)
+        harness = HarnessModel(model, tokenizer, batch_size=options.batch_size, advance=advance)
         for task, length in waiting:
             records.add((task, length), ask_cell(harness, task, length, folder, options))
     return facts, records

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lm2.processes import Processes, usable_processors
-from lm2.progress import time_left_bar
+from lm2.progress import TimeLeft
 from lm2.reproduce import full, full_page, material, page, results
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.schedule import Part, Run, dry_run, next_part, steps_by_part
@@ -86,7 +86,7 @@ def work(runs: Sequence[Run], console: Console) -> None:
     waiting = list(dict.fromkeys(part for part, _ in progress.left))
     configs = {run.name: run.config for run in runs}
     names = {part: NAMES[part.name] if len(runs) == 1 else f"{part.run} {NAMES[part.name]}" for part in waiting}
-    bar = time_left_bar(console, transient=True, speed_estimate_period=600)
+    bar = TimeLeft(console, transient=True, speed_estimate_period=600)
     line = bar.add_task("starting", total=progress.total)
     with Processes() as processes, bar:
         while waiting or processes.running:

@@ -7,9 +7,10 @@ import json
 import time
 from pathlib import Path
 
-from tqdm import tqdm
+from rich.console import Console
 
 from lm2.processes import Processes
+from lm2.progress import TimeLeft
 from lm2.study.config import BASE, Job, StudyConfig, plan
 from lm2.study.job import read_result, write_result
 from lm2.study.report import write_table
@@ -36,14 +37,16 @@ class Progress:
     """A bar over the steps of all runs with the time left, read from their logs; a line for each finished run."""
 
     def __init__(self, jobs: list[Job]):
-        self.bar = tqdm(total=sum(_steps(job) for job in jobs), unit="step", disable=None)
+        self.bar = TimeLeft(Console(), transient=True)
+        self.line = self.bar.add_task("training", total=sum(_steps(job) for job in jobs))
         self.seen: dict[Job, int] = {}
 
     def __enter__(self) -> "Progress":
+        self.bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.close()
+        self.bar.stop()
 
     def look(self, job: Job) -> None:
         """Count the steps that a running job has logged."""
@@ -54,10 +57,11 @@ class Progress:
         self._count(job, _steps(job))
         result = read_result(job) or {}
         text = f"{job.name}: {result['status']} after {result['seconds']:.0f} s"
-        self.bar.write(f"{text} {result.get('message', '')}".rstrip())
+        text = f"{text} {result.get('message', '')}".rstrip()
+        self.bar.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _count(self, job: Job, step: int) -> None:
-        self.bar.update(step - self.seen.get(job, 0))
+        self.bar.advance(self.line, step - self.seen.get(job, 0))
         self.seen[job] = step
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from tqdm import tqdm
 from transformers import TrainerCallback
 
 from lm2.files import replacing
+from lm2.progress import TimeLeft
 from lm2.training.trackers import draw
 from lm2.training.watching import watch
 
@@ -50,24 +50,26 @@ def keep_lines_until(path: Path, step: int) -> None:
         beside.write_text("".join(kept), encoding="utf-8")
 
 
-class ProgressBar(TrainerCallback):
-    """One line with the time left and the last loss; nothing when the output is not a terminal."""
+class ShowProgress(TrainerCallback):
+    """The step, the last loss, and the time left."""
+
+    def __init__(self, progress: TimeLeft):
+        self.progress, self.loss = progress, ""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        silent = None if state.is_world_process_zero else True  # None: silent unless a terminal
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="training", unit="step", disable=silent, leave=False
-        )
+        done, total = state.global_step, state.max_steps
+        self.task = self.progress.add_task(self.text(done, total), completed=done, total=total)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
+        step = state.global_step
+        self.progress.update(self.task, completed=step, description=self.text(step, state.max_steps))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs and not self.bar.disable:
-            self.bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
+        if logs and "loss" in logs:
+            self.loss = f", loss {logs['loss']:.4f}"
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
+    def text(self, step: int, total: int) -> str:
+        return f"training, step {step:,} of {total:,}{self.loss}"
 
 
 class AtBegin(TrainerCallback):

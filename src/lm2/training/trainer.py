@@ -28,12 +28,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging as hf_logging
 
 from lm2.files import write_json
 from lm2.modeling import LM2ForCausalLM
-from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ProgressBar, Stop, Watching
+from lm2.progress import TimeLeft
+from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ShowProgress, Stop, Watching
 from lm2.training.config import RunConfig, differences
 from lm2.training.gradients import SkippedSteps, group_norms
 from lm2.training.lanes import Lanes
@@ -109,7 +110,8 @@ class LM2Trainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(AtBegin(self._check_in_force))
         self.add_callback(JsonlLog(run.output_dir / LOG_FILE))
-        self.add_callback(ProgressBar())
+        self._progress = TimeLeft(disable=not self.is_world_process_zero(), transient=True)
+        self.add_callback(ShowProgress(self._progress))
         self.add_callback(LogWithCheckpoint())
         self.add_callback(self._measurements())
         if self.args.should_save:
@@ -117,6 +119,11 @@ class LM2Trainer(Trainer):
         self._speed = Speed(run, model, self.args.world_size)
         self._skipped, self._norms = SkippedSteps(run.max_skipped_steps), {}
         self._lanes = Lanes(_lanes_config(model), run.accumulation) if run.lanes else None
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer's, with its progress and the time left on the error stream."""
+        with self._progress:
+            return super().train(*args, **kwargs)
 
     def _check_in_force(self) -> None:
         assert isinstance(self.model_wrapped, nn.Module)
@@ -293,7 +300,7 @@ def _arguments(run: RunConfig, model: PreTrainedModel) -> TrainingArguments:
         run_name=run.output_dir.name,
         remove_unused_columns=False,
         ignore_data_skip=True,  # StillToDo starts at the right pass
-        disable_tqdm=True,  # ProgressBar instead
+        disable_tqdm=True,  # ShowProgress instead
         use_cache=getattr(model.config, "use_cache", False),  # what the saved configuration says
         seed=run.seed,
     )
