@@ -82,7 +82,7 @@ def test_the_model_of_babilong_answers_its_questions(tmp_path):
             out=tmp_path,
             tasks=("qa1", "qa3"),
             lengths=("2k",),
-            samples=(20,),
+            samples=(10,),
             controls=("reset",),
             max_new_tokens=4,
         )

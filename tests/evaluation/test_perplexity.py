@@ -3,10 +3,8 @@
 import gzip
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,8 +20,7 @@ from lm2.evaluation.perplexity import PerplexityOptions, common_length, document
 from lm2.evaluation.perplexity_report import bins, gain, measured, pooled
 from tests.accelerator import DEVICE, accelerator
 from tests.evaluation.tiny import SEGMENT, codec, llama, memory_model, prose, save, tokenizer
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import in_two_processes
 
 
 def ids(segments: int, seed: int = 0) -> torch.Tensor:
@@ -228,17 +225,15 @@ def test_a_segment_of_one_token_predicts_nothing():
         PerplexityOptions(("x",), Path("y"), segment_length=1)
 
 
+def measured_in(folder: Path, options: PerplexityOptions) -> None:
+    perplexity.run(replace(options, out=folder))
+
+
 @pytest.mark.dist
 def test_two_processes_report_what_one_reports(folders, text, tmp_path):
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lm2_command"]
-    words = ["eval", "perplexity", str(folders["lm2"]), "--text", str(text), "--segments", "5"]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [*program, *words, "--out", str(tmp_path / "two")], env=environment, capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    perplexity.run(PerplexityOptions((str(folders["lm2"]),), text, segments=5, out=tmp_path / "one"))
+    options = PerplexityOptions((str(folders["lm2"]),), text, segments=5, out=tmp_path / "one")
+    in_two_processes(partial(measured_in, options=options), tmp_path / "two")
+    perplexity.run(options)
     both, alone = (
         json.loads((tmp_path / name / "perplexity.json").read_text())["models"][0] for name in ("two", "one")
     )

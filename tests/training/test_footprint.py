@@ -34,7 +34,7 @@ def step_bytes(segments: int, checkpointing: bool, recompute_writes: bool = True
 
 
 def test_checkpointing_lets_eight_times_the_segments_in():
-    assert step_bytes(32, checkpointing=True) <= step_bytes(4, checkpointing=False)
+    assert step_bytes(16, checkpointing=True) <= step_bytes(2, checkpointing=False)
 
 
 def test_the_writes_alignments_are_not_kept():
@@ -49,4 +49,4 @@ def test_the_estimate_is_near_what_is_counted(checkpointing):
     with torch.device("meta"):
         model = LM2ForCausalLM(LM2Config(**{**SHAPE, "num_hidden_layers": 4, "segment_length": 64})).train()
     counted = row_bytes(model, 8, checkpointing)
-    assert estimated_row_bytes(model, 8, checkpointing) == pytest.approx(counted, rel=0.3)
+    assert estimated_row_bytes(model, checkpointing)(8) == pytest.approx(counted, rel=0.3)

@@ -129,7 +129,7 @@ def _memory(run: RunConfig, model: LM2ForCausalLM, count: int, whole: int) -> st
     rows = max(stage.rows for stage in run.stages) // run.accumulation
     segments = max(max(stage.segments) for stage in run.stages)
     rows = max(1, rows // segments) if _shared_out(run) else rows
-    row_bytes = partial(estimated_row_bytes, model, checkpointing=run.activation_checkpointing)
+    row_bytes = estimated_row_bytes(model, run.activation_checkpointing)
     parts = {
         "weights": 4 * whole,
         "gradients": 4 * count,
