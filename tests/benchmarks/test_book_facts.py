@@ -64,6 +64,7 @@ def test_the_cards_table_is_of_the_numbers(facts):
     assert facts.page(numbers["rows"]) in (MODEL / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_shipped_model_remembers_and_is_lost_without_memory(facts, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(MODEL, run / "model")

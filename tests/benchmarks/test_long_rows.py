@@ -39,6 +39,7 @@ def test_only_the_lengths_of_the_rows_at_the_end_differ(long_rows, run):
     assert {phase.rows for phase in longer.phases} == {phase.rows for phase in FULL.recipe.phases}
 
 
+@pytest.mark.slow
 def test_a_memory_is_trained_and_asked_with_them_and_a_second_run_does_nothing_again(long_rows, run, capsys):
     options = long_rows.Options(run=run, folder=run.parent / "long", names=("lm2", "rmt"), out=run.parent / "long.json")
     long_rows.main(options)

@@ -54,6 +54,7 @@ def outputs(folder) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_pieces_on_two_machines_end_as_one(smollm, options, tmp_path, capsys):
     assert not smollm.main(replace(options, minutes=0))
     assert "**Not finished.**" in (options.out / "smollm_babilong.md").read_text()

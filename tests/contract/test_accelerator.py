@@ -11,6 +11,8 @@ from tests.families import CASES as FAMILIES
 from tests.families import tiny_base
 
 CASES = ("fewer slots than tokens", "top-k", "look-back")
+QUICK = ("llama", "mistral-sliding", "qwen3-qk-norm")
+"""Families whose memory is tried there by `make test`."""
 DTYPES = (torch.float32, torch.bfloat16)
 IDS = random_ids(2, 33)
 BORDERS = torch.cat([torch.arange(10), torch.arange(23)]).expand(2, -1)
@@ -98,7 +100,7 @@ def test_generation(how, dtype):
         assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] * (f not in QUICK)) for f in FAMILIES])
 def test_a_memory_is_given_to_a_model_where_it_is(family):
     arguments = {"segment_length": 8, "memory_tokens": 2}
     with accelerator() as moved:

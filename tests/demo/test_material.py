@@ -80,6 +80,7 @@ def test_evaluation_sets_ask_what_the_text_decides(tmp_path):
             assert asked.distances.min() > T - 5
 
 
+@pytest.mark.slow
 def test_real_questions_are_those_of_the_test_files(tmp_path, shared_data):
     pytest.importorskip("nltk")
     babi = shared_data / "babi" / "tasks_1-20_v1-2_en.zip"

@@ -39,6 +39,8 @@ SIZES = {
     )
 }
 """Those of the paper."""
+LONG = ("train finetune-babilong", "train sft", "train pretrain-lm2-1.7b")
+"""Every block of a large model is measured."""
 NAMES = [name for name in cli.COMMANDS if name.startswith("train ")]
 
 
@@ -67,7 +69,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return LM2ForCausalLM.from_pretrained(folder).state_dict()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in NAMES])
 def test_a_dry_run_needs_no_files_and_leaves_none(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main([*name.split(), *SHORTER.get(name, ()), "--dry-run"]) == 0
@@ -213,6 +215,7 @@ def test_a_model_of_another_architecture_is_refused(base, tmp_path, chats):
             recipe(replace(made, out=tmp_path))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(options):
     """A limit on the size of a file, which the second checkpoint reaches: an error of the system, as of a full disk."""
     carry_out(retrofit(replace(options, steps=0))).rename(options.out / "first")

@@ -59,6 +59,7 @@ def test_a_study_runs_in_processes_and_resumes(config, capfd, sources):
     assert times == {job: job.result.stat().st_mtime_ns for job in plan(config)}
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_study_that_is_killed(config, sources):
     log = config.out / "once" / "seed-0" / "base" / "training" / "log.jsonl"
     study = start(write_rules.run, replace(config, base_steps=10**6))

@@ -44,7 +44,7 @@ def test_the_writes_alignments_are_not_kept():
     assert kept - recomputed > 2 * alignments
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_estimate_is_near_what_is_counted(checkpointing):
     with torch.device("meta"):
         model = LM2ForCausalLM(LM2Config(**{**SHAPE, "num_hidden_layers": 4, "segment_length": 64})).train()
