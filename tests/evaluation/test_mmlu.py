@@ -44,14 +44,12 @@ def asked(harness, kind, data, subjects, *, batch_size=1, limit=None, shots=5, *
     return [mmlu.ask_subject(model, task, settings) for task in tasks]
 
 
-@pytest.mark.parametrize(
-    ("kind", "shots", "subjects"), [("plain", 5, ASKED), ("lm2", 1, ASKED[:1]), ("rmt", 0, ASKED[:1])]
-)
-def test_up_to_two_hundred_picks_are_those_of_a_scorer_without_the_harness(harness, kind, shots, subjects, data):
+@pytest.mark.parametrize(("kind", "shots", "n"), [("plain", 5, 4), ("lm2", 1, 1), ("rmt", 0, 1)])
+def test_up_to_two_hundred_picks_are_those_of_a_scorer_without_the_harness(harness, kind, shots, n, data):
     """Also: the longest input is as long as the whole prompt, so nothing was cut."""
-    records = asked(harness, kind, data, subjects, batch_size=4, shots=shots)
-    assert sum(len(record["picks"]) for record in records) == 50 * len(subjects)
-    for subject, record in zip(subjects, records, strict=True):
+    records = asked(harness, kind, data, ASKED[:n], batch_size=4, shots=shots)
+    assert sum(len(record["picks"]) for record in records) == 50 * n
+    for subject, record in zip(ASKED[:n], records, strict=True):
         picks, lengths = plain_mmlu.answers(model_of(kind), tokenizer(), data, subject, shots)
         assert record["picks"] == picks
         assert record["longest_input"] == max(lengths)

@@ -230,7 +230,6 @@ def measured_in(folder: Path, options: PerplexityOptions) -> None:
 
 
 @pytest.mark.dist
-@pytest.mark.slow
 def test_two_processes_report_what_one_reports(folders, text, tmp_path):
     options = PerplexityOptions((str(folders["lm2"]),), text, segments=5, out=tmp_path / "one")
     in_two_processes(partial(measured_in, options=options), tmp_path / "two")

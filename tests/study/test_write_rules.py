@@ -41,6 +41,7 @@ def sources(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
 
 
+@pytest.mark.slow
 def test_a_study_runs_in_processes_and_resumes(config, capfd, sources):
     config = replace(config, variants=("default", "rmt-equal-time"))
     write_rules.run(config)

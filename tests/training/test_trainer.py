@@ -78,7 +78,10 @@ def stop_at(step: int, model, batch, now):
     return model(**batch, use_cache=False)
 
 
-@pytest.mark.parametrize(("model", "optimizer"), [(plain, "adamw"), (rmt, "adamw"), (lm2, "adamw"), (lm2, "muon")])
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [(rmt, "adamw"), (lm2, "muon"), *(pytest.param(m, "adamw", marks=pytest.mark.slow) for m in (plain, lm2))],
+)
 def test_resume_is_as_if_never_stopped(tmp_path, model, optimizer):
     whole, halved = (a_run(tmp_path / name, model, optimizer=optimizer) for name in ("whole", "halved"))
     train(whole)
