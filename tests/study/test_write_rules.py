@@ -43,7 +43,6 @@ def sources(monkeypatch):
 
 @pytest.mark.slow
 def test_a_study_runs_in_processes_and_resumes(config, capfd, sources):
-    config = replace(config, variants=("default", "rmt-equal-time"))
     write_rules.run(config)
     results = {job.variant: json.loads(job.result.read_text()) for job in plan(config)}
     assert {result["status"] for result in results.values()} == {"finished"}

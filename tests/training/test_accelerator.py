@@ -44,7 +44,10 @@ def log_of_run_on(device, run, model):
     return torch.tensor(log_of(run, "loss", "grad_norm"))
 
 
-@pytest.mark.parametrize(("model", "optimizer"), [(plain, "adamw"), (rmt, "muon"), (lm2, "muon")])
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [(plain, "adamw"), (rmt, "muon"), pytest.param(lm2, "adamw", marks=pytest.mark.slow), (lm2, "muon")],
+)
 def test_a_run_is_the_cpus(tmp_path, model, optimizer):
     """With accumulation, and for LM2 a price on writing in quiet text and the memory watched."""
     runs = {

@@ -56,9 +56,8 @@ class Progress:
         """Count all of a job's steps and say how it ended."""
         self._count(job, _steps(job))
         result = read_result(job) or {}
-        text = f"{job.name}: {result['status']} after {result['seconds']:.0f} s"
-        text = f"{text} {result.get('message', '')}".rstrip()
-        self.bar.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        text = f"{job.name}: {result['status']} after {result['seconds']:.0f} s {result.get('message', '')}"
+        self.bar.console.print(text.rstrip(), soft_wrap=True, markup=False, highlight=False)
 
     def _count(self, job: Job, step: int) -> None:
         self.bar.advance(self.line, step - self.seen.get(job, 0))

@@ -68,6 +68,9 @@ class ShowProgress(TrainerCallback):
         if logs and "loss" in logs:
             self.loss = f", loss {logs['loss']:.4f}"
 
+    def on_train_end(self, args, state, control, **kwargs):
+        self.progress.remove_task(self.task)
+
     def text(self, step: int, total: int) -> str:
         return f"training, step {step:,} of {total:,}{self.loss}"
 

@@ -73,10 +73,11 @@ def test_calls_end_at_borders_and_the_text_before_the_context_is_read_once(kind,
     ]
 
 
+OTHERS = [pytest.param(*case, marks=pytest.mark.slow) for case in (("", "none"), (BEFORE, "reset"), ("", "frozen"))]
 TEXTS = ([CONTEXT], [CONTEXT[i : i + 37] for i in range(0, len(CONTEXT), 37)], ["Hi"], [], [tiny.prose(50, seed=3)])
 
 
-@pytest.mark.parametrize(("before", "policy"), [(BEFORE, "none"), ("", "reset"), (BEFORE, "frozen")])
+@pytest.mark.parametrize(("before", "policy"), [(BEFORE, "none"), ("", "reset"), (BEFORE, "frozen"), *OTHERS])
 def test_texts_read_side_by_side_are_read_as_each_alone(kind, policy, before):
     """Of any lengths, also none at all."""
     own = runner(kind)
