@@ -44,14 +44,21 @@ def test_tensors_of_two_devices_do_not_mix():
             there.numpy()
 
 
+EVERY_KIND = [
+    pytest.param(case, batch, dtype, id=f"{case}-{batch}-{dtype}", marks=[pytest.mark.slow] * ((i + j + k) % 2))
+    for i, case in enumerate(CASES)
+    for j, batch in enumerate(BATCHES)
+    for k, dtype in enumerate(DTYPES)
+]
+"""Every other one is slow: each case meets each batch, and each of both each number format, in `make test`."""
+
+
 def gradients(model, batch):
     model(**batch, labels=batch["input_ids"]).loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "batch", "dtype"), EVERY_KIND)
 def test_training_gives_the_same_gradients(case, batch, dtype):
     """With cut gradients and activation checkpointing, as long runs have them."""
 

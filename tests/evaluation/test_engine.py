@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lm2.evaluation import engine
+from lm2.evaluation import babilong_run, engine
 from lm2.evaluation.babilong import LocalBabilong
 from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.engine import digest, distance
@@ -32,10 +33,34 @@ def models(tmp_path_factory):
     ]
 
 
-@pytest.fixture(autouse=True)
-def source(monkeypatch, background):
+@pytest.fixture(scope="module", autouse=True)
+def source(background):
     """Samples in the small background of the suite."""
-    monkeypatch.setattr(BabilongConfig, "source", lambda self: LocalBabilong(None, background, seed=self.seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BabilongConfig, "source", lambda self: LocalBabilong(None, background, seed=self.seed))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(request, monkeypatch):
+    """They take longer than the answers; the test of what the command leaves has them."""
+    if request.node.name != "test_one_command_leaves_report_page_and_pictures":
+        for draw in ("draw_heat_map", "draw_curves"):
+            monkeypatch.setattr(babilong_run, draw, lambda report, path: None)
+
+
+@pytest.fixture(scope="module")
+def finished(models, source, tmp_path_factory) -> Path:
+    """All answers, their report and page; to be read only."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run(models, out) == 0
+    return out
+
+
+@pytest.fixture
+def answered(finished, tmp_path) -> Path:
+    """A folder with all answers to go on with."""
+    return shutil.copytree(finished, tmp_path / "answered")
 
 
 def run(models, out, *flags) -> int:
@@ -78,23 +103,21 @@ def test_one_command_leaves_report_page_and_pictures(models, tmp_path, capsys):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_nothing_is_asked_twice(models, tmp_path, monkeypatch):
-    assert run(models, tmp_path) == 0
-    first, report = records(tmp_path), load(tmp_path)
+def test_nothing_is_asked_twice(models, answered, monkeypatch):
+    first, report = records(answered), load(answered)
     assert len(first) == 2 * 3 * (2 + 5)
     monkeypatch.setattr(engine.Asker, "answer", lambda *_: pytest.fail("asked again"))
-    assert run(models, tmp_path) == 0
-    assert load(tmp_path) == report
-    assert run(models, tmp_path, "--rule", "substring", "--samples", "2", "--lengths", "0k") == 0
-    assert records(tmp_path) == first
-    rescored = load(tmp_path)
+    assert run(models, answered) == 0
+    assert load(answered) == report
+    assert run(models, answered, "--rule", "substring", "--samples", "2", "--lengths", "0k") == 0
+    assert records(answered) == first
+    rescored = load(answered)
     assert rescored["rule"] == "substring"
     assert {cell["n"] for cell in rescored["cells"]} == {2}
 
 
-def test_a_stopped_run_goes_on_where_it_was(models, tmp_path, monkeypatch, capsys):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert run(models, whole) == 0
+def test_a_stopped_run_goes_on_where_it_was(models, finished, tmp_path, monkeypatch, capsys):
+    stopped = tmp_path / "stopped"
     left = iter(range(9))
     answer = engine.Asker.answer
 
@@ -113,44 +136,41 @@ def test_a_stopped_run_goes_on_where_it_was(models, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(engine.Asker, "answer", answer)
     assert run(models, stopped) == 0
     assert records(stopped)[:6] == kept[:6]
-    assert without_times(load(stopped)) == without_times(load(whole))
+    assert without_times(load(stopped)) == without_times(load(finished))
 
 
 @pytest.mark.parametrize("size", ["1", "2"])
-def test_how_many_texts_are_read_side_by_side_changes_no_answer(models, tmp_path, size):
+def test_how_many_texts_are_read_side_by_side_changes_no_answer(models, finished, tmp_path, size):
     """And is no setting: a run goes on with another number."""
-    whole, other = tmp_path / "whole", tmp_path / "other"
-    assert run(models, whole) == run(models, other, "--batch-size", size, "--samples", "2") == 0
+    other = tmp_path / "other"
+    assert run(models, other, "--batch-size", size, "--samples", "2") == 0
     assert run(models, other, "--batch-size", "3") == 0
-    assert without_times(load(other)) == without_times(load(whole))
+    assert without_times(load(other)) == without_times(load(finished))
 
 
-def test_answers_of_other_settings_are_refused_and_kept(models, tmp_path, capsys):
-    assert run(models, tmp_path) == 0
-    before = records(tmp_path)
+def test_answers_of_other_settings_are_refused_and_kept(models, answered, capsys):
+    before = records(answered)
     for flags, message in (
         (("--seed", "1"), r"samples.seed: 0 then, 1 now"),
         (("--instruction",), r"prompt.instruction: False then, True now"),
     ):
-        assert run(models, tmp_path, *flags) == 2
+        assert run(models, answered, *flags) == 2
         error = capsys.readouterr().err
         assert re.search(message, error)
         assert "choose another --out folder" in error
-    assert records(tmp_path) == before
+    assert records(answered) == before
 
 
-def test_answers_of_another_version_are_refused(models, tmp_path, capsys):
-    assert run(models, tmp_path) == 0
-    path = next(tmp_path.glob("answers/llama/*.jsonl"))
+def test_answers_of_another_version_are_refused(models, answered, capsys):
+    path = next(answered.glob("answers/llama/*.jsonl"))
     path.write_text(path.read_text().replace('{"schema": 1', '{"schema": 99', 1))
-    assert run(models, tmp_path) == 2
+    assert run(models, answered) == 2
     assert "version 99, this program writes version 1" in capsys.readouterr().err
 
 
-def test_answers_to_other_samples_are_refused(models, tmp_path, monkeypatch, capsys):
-    assert run(models, tmp_path) == 0
+def test_answers_to_other_samples_are_refused(models, answered, monkeypatch, capsys):
     monkeypatch.setattr(engine, "digest", lambda sample: "another")
-    assert run(models, tmp_path) == 2
+    assert run(models, answered) == 2
     assert re.search(r"another sample 0 of qa1 0k \(digest \w{16} then, another now\)", capsys.readouterr().err)
 
 
