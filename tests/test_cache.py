@@ -45,11 +45,54 @@ def test_the_fingerprint_sees_weights_and_configuration_but_not_training_options
     model = tiny_model("memory in one block")
     own = fingerprint(model)
     assert own == fingerprint(tiny_model("memory in one block", bptt_segments=4))
+    model.config.pad_token_id = 3  # a line of most scripts
+    assert own == fingerprint(model)
     for fields in ({"memory_topk": 2}, {"look_back": 1}):
         assert own != fingerprint(tiny_model("memory in one block", **fields))
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1e-3
     assert own != fingerprint(model)
+
+
+@torch.no_grad()
+def test_what_decoding_reads_of_a_bank_is_computed_once_a_segment(model):
+    """And goes with the rows."""
+    memory = next(layer.memory for layer in model.model.layers if layer.memory is not None)
+    passes, length = [], model.config.segment_length
+    memory.v_proj.register_forward_hook(lambda *_: passes.append(1))
+    ids = random_ids(2, 3 * length)
+    cache = model(ids[:, :length], use_cache=True).past_key_values
+    passes.clear()
+    for column in range(length, 3 * length):
+        model(ids[:, column : column + 1], past_key_values=cache)
+        cache = cache.select([1, 0]).select([1, 0])
+    assert len(passes) == 2 * 2  # a segment's first token is read as a piece of its own, the second is a step
+    whole = model(ids, use_cache=True).past_key_values
+    for one, other in zip(cache.states, whole.states, strict=True):
+        assert one.bank is None or torch.allclose(one.bank, other.bank, atol=1e-5)
+
+
+@torch.no_grad()
+def test_another_bank_is_read_at_once(model):
+    ids, length = random_ids(2, 20), model.config.segment_length
+    cache = model(ids[:, : length + 2], use_cache=True).past_key_values
+    model(ids[:, -1:], past_key_values=cache)
+    assert any(state.contents for state in cache.states)
+    changed, known = cache.copy(), cache.copy()
+    changed.reset([0])
+    banks = [state.bank for state in changed.states]
+    changed.states = [state.with_bank(bank) for state, bank in zip(known.states, banks, strict=True)]
+    changed.tokens_R = known.tokens_R
+    assert not any(state.contents for state in changed.states)
+    with_other, with_own = (model(ids[:, -1:], past_key_values=c.copy()).logits for c in (changed, known))
+    assert not torch.equal(with_other[0], with_own[0])
+    assert torch.equal(with_other[1], with_own[1])
+
+
+def test_with_gradients_nothing_that_weights_have_made_is_kept(model):
+    cache = model(random_ids(1, 8), use_cache=True).past_key_values
+    model(random_ids(1, 1), past_key_values=cache)
+    assert not any(state.contents for state in cache.states)
 
 
 def test_another_models_file_is_refused(model, cache, tmp_path):
@@ -70,10 +113,11 @@ def rewrite(path, **header):
     save_file(tensors, path, metadata)
 
 
-def test_a_newer_schema_is_refused(model, cache, tmp_path):
+@pytest.mark.parametrize("schema", ["1", "3"])
+def test_another_schema_is_refused(model, cache, tmp_path, schema):
     cache.save(tmp_path / "c", model)
-    rewrite(tmp_path / "c", schema="2")
-    with pytest.raises(ValueError, match=r"cache schema 2 and this version reads up to 1: update lm2"):
+    rewrite(tmp_path / "c", schema=schema)
+    with pytest.raises(ValueError, match=rf"cache schema {schema} and this version reads 2: read the text again"):
         LM2Cache.load(tmp_path / "c", model)
 
 

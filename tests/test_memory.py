@@ -45,7 +45,7 @@ def test_without_mass_the_bank_stays_bit_for_bit(memory):
     bank_RND = torch.randn(2, 5, 24)
     bank_RND = bank_RND / bank_RND.square().mean(-1, keepdim=True).sqrt().clamp_min(1) * 0.999
     x_RTD = torch.randn(2, 6, 24)
-    _, after = memory.step(x_RTD, x_RTD, bank_RND, torch.tensor([True, True]))
+    _, after, _ = memory.step(x_RTD, x_RTD, bank_RND, torch.tensor([True, True]))
     assert torch.equal(after, bank_RND)
 
 
@@ -54,7 +54,7 @@ def test_step_is_forward_of_one_segment(memory):
     complete = torch.tensor([True, False])
     with torch.no_grad():
         out, bank = memory(x_RTD[:, None], bank_RND, complete[:, None])
-        step_out, step_bank = memory.step(x_RTD, x_RTD, bank_RND, complete)
+        step_out, step_bank, _ = memory.step(x_RTD, x_RTD, bank_RND, complete)
     assert torch.allclose(out[:, 0], step_out, atol=1e-6)
     assert torch.equal(bank, step_bank)
     assert torch.equal(bank[1], bank_RND[1])

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from lm2 import LM2Cache, LM2ForCausalLM, LM2Model
+from tests.accelerator import DEVICE, accelerator
 from tests.contract.cases import CASES, assert_same, random_ids, tiny_model
 
 
@@ -102,6 +103,34 @@ def test_what_blocks_share_goes_with_them_to_another_device():
     assert {tensor.device.type for tensor in moved} == {"meta"}
     assert call.layout.device == torch.device("meta")
     assert call.layout.read_R.device.type == call.layout.complete_RS.device.type == "cpu"
+
+
+INPUTS = {
+    "pads": {"attention_mask": torch.tensor([[0] * 4 + [1] * 16, [1] * 20])},
+    "packed": {"position_ids": torch.cat([torch.arange(10), torch.arange(10)]).expand(2, -1)},
+    "hidden states": {"output_hidden_states": True},
+}
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+@torch.no_grad()
+def test_blocks_on_two_devices_say_what_they_say_on_one(inputs):
+    """The first block here, the second on another device, as a `device_map` has them."""
+    accelerate = pytest.importorskip("accelerate")
+    model, ids = tiny_model("look-back"), random_ids(2, 20)
+    expected, whole = model(ids, **INPUTS[inputs]).logits, model(ids).logits
+
+    def send(module, arguments, named):
+        return accelerate.utils.send_to_device((arguments, named), DEVICE)
+
+    with accelerator() as moved:
+        for module in (model.model.layers[1], model.model.norm, model.lm_head):
+            moved(module).register_forward_pre_hook(send, with_kwargs=True)
+        found = model(ids, **INPUTS[inputs]).logits.cpu()
+        cache = LM2Cache(model.config)
+        pieces = [model(piece, past_key_values=cache).logits.cpu() for piece in ids.split([3, 1, 16], dim=1)]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_training_mode_computes_no_logits_and_the_same_loss():

@@ -22,17 +22,22 @@ from lm2.memory import initial_bank
 if TYPE_CHECKING:
     from lm2.modeling import LM2PreTrainedModel
 
-SCHEMA = 1
+SCHEMA = 2
 
 # Fields that say where a model came from or how it is run or trained, not what it computes.
 _NOT_IDENTITY = (
     "_name_or_path",
     "architectures",
+    "attention_dropout",
+    "bos_token_id",
     "bptt_segments",
     "dtype",
+    "eos_token_id",
     "id2label",
+    "initializer_range",
     "label2id",
     "output_hidden_states",
+    "pad_token_id",
     "problem_type",
     "return_dict",
     "transformers_version",
@@ -58,6 +63,8 @@ class LayerState(NamedTuple):
     bank: (R, N, D), float32; None without a bank.
     tail_keys, tail_values: (R, K, P, E), those of the P tokens before the open segment, the keys turned to positions -P
         to -1; they hold anything for a row without a complete segment; None without look-back.
+    bank_keys, bank_values: (R, K, N, E), what decoding reads of this very bank, so that it is computed once a segment;
+        None where nothing was decoded yet. Whoever puts another bank here uses `with_bank`.
     """
 
     keys: Tensor
@@ -66,6 +73,19 @@ class LayerState(NamedTuple):
     bank: Tensor | None
     tail_keys: Tensor | None
     tail_values: Tensor | None
+    bank_keys: Tensor | None = None
+    bank_values: Tensor | None = None
+
+    @property
+    def contents(self) -> tuple[Tensor, Tensor] | None:
+        """K and V of the bank, where they are known."""
+        if self.bank_keys is None or self.bank_values is None:
+            return None
+        return self.bank_keys, self.bank_values
+
+    def with_bank(self, bank: Tensor | None) -> "LayerState":
+        """The same with another bank."""
+        return self._replace(bank=bank, bank_keys=None, bank_values=None)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "LayerState":
         return LayerState(*(None if tensor is None else change(tensor) for tensor in self))  # ty: ignore
@@ -299,7 +319,7 @@ class LM2Cache(Cache):
             return state
         start_ND = initial_bank(*state.bank.shape[1:], device=state.bank.device)
         chosen_R11 = chosen_R.to(state.bank.device)[:, None, None]
-        return state._replace(bank=torch.where(chosen_R11, start_ND, state.bank))
+        return state.with_bank(torch.where(chosen_R11, start_ND, state.bank))
 
 
 def fingerprint(model: "LM2PreTrainedModel") -> str:
@@ -313,7 +333,9 @@ def fingerprint(model: "LM2PreTrainedModel") -> str:
 
 
 def _named(state: LayerState) -> list[tuple[str, Tensor]]:
-    return [(name, tensor) for name, tensor in state._asdict().items() if tensor is not None]
+    """What is saved: all that does not follow from the rest."""
+    named = state.with_bank(state.bank)._asdict().items()
+    return [(name, tensor) for name, tensor in named if tensor is not None]
 
 
 def _check_header(path: str | Path, header: dict[str, str], model: "LM2PreTrainedModel") -> None:
@@ -321,10 +343,10 @@ def _check_header(path: str | Path, header: dict[str, str], model: "LM2PreTraine
         raise ValueError(
             f"{path} is not an LM2 cache file (its format is {header.get('format')}): pass a file that save() made"
         )
-    if int(header["schema"]) > SCHEMA:
+    if int(header["schema"]) != SCHEMA:
         raise ValueError(
-            f"{path} has cache schema {header['schema']} and this version reads up to {SCHEMA}: "
-            "update lm2, or save it again"
+            f"{path} has cache schema {header['schema']} and this version reads {SCHEMA}: read the text again, or use "
+            "the version of lm2 that saved it"
         )
     if header["fingerprint"] != (own := fingerprint(model)):
         raise ValueError(

@@ -12,17 +12,36 @@ PACKAGES = ("lm2", "torch", "transformers", "tokenizers")
 
 
 def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """Versions of Python, our packages and the named ones, commit (None outside a repository), and processors."""
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
+    """Versions of Python, our packages and the named ones, the commit, and processors."""
     names = (*PACKAGES, *packages)
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in names}},
-        "commit": done.stdout.strip() if done.returncode == 0 else None,
+        "commit": commit(),
         "processors": os.cpu_count(),
         "machine": platform.machine(),
     }
+
+
+def commit() -> str | None:
+    """The commit of this source; None where it is in no repository, or git is not there.
+
+    A package that is installed into an environment inside of somebody's repository is no part of that.
+    """
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return (git("rev-parse", "HEAD") or "").strip() or None
+
+
+def git(*words: str) -> str | None:
+    """What git says in this source's folder; None where it says that something is wrong, or is not there."""
+    command = ["git", *words]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
 
 
 def _version(package: str) -> str | None:

@@ -44,6 +44,8 @@ class Layout:
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "Layout":
         """The same for tensors on another device."""
+        if torch.device(device) == self.device:
+            return self  # with what it has worked out
         moved = {name: getattr(self, name) for name in ("row_BL", "rank_BL", "real_BL")}
         moved = {name: value if value is None else value.to(device) for name, value in moved.items()}
         return replace(self, device=torch.device(device), **moved)

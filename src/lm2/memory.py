@@ -8,6 +8,7 @@ under autocast and with bfloat16 weights: the largest bfloat16 below 1 is 0.996,
 forget gate forgets.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 
@@ -37,12 +38,13 @@ def initial_bank(slots: int, width: int, device: torch.device | str | None = Non
 
     Source: LM2 (arXiv 2502.06049, section 2.1), the identity start; the rows beyond D are ours.
     """
-    bases = [torch.eye(min(slots, width), width, device=device)]
+    bases = [torch.eye(min(slots, width), width, dtype=torch.float32, device=device)]
     for seed in range((slots - 1) // width):
         bases.append(_signed_cosines(width, seed).to(device))
     return torch.cat(bases)[:slots]
 
 
+@functools.cache  # every block asks for it in every call, and the bases of 2,048 slots take 45 ms
 def _signed_cosines(width: int, seed: int) -> Tensor:
     row = torch.arange(width, dtype=torch.float64, device="cpu")[:, None]
     column = torch.arange(width, dtype=torch.float64, device="cpu")[None, :]
@@ -208,7 +210,14 @@ class LM2Memory(nn.Module):
                 out_RSTD = out_RSTD + self._zero()
         return out_RSTD.to(x_RSTD.dtype), bank_RND
 
-    def step(self, x_RTD: Tensor, segment_RTD: Tensor, bank_RND: Tensor, complete_R: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self,
+        x_RTD: Tensor,
+        segment_RTD: Tensor,
+        bank_RND: Tensor,
+        complete_R: Tensor,
+        contents: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         """Read for some tokens of the open segment, and write that segment where it is now complete.
 
         Args:
@@ -216,18 +225,21 @@ class LM2Memory(nn.Module):
             segment_RTD: the open segment's normed inputs, new tokens included.
             bank_RND: the bank that the open segment reads.
             complete_R: the rows whose segment is complete. On the CPU.
+            contents: of that bank, where they are known.
 
         Returns:
-            As `forward`: (R, T, D) and (R, N, D).
+            As `forward`, (R, T, D) and (R, N, D), and that bank's contents: None where it is another now, and with
+            gradients, for weights that have changed since would read what the old ones made.
         """
         with torch.autocast(x_RTD.device.type, enabled=False):
-            read = self.read(self.query(x_RTD)[:, None], normalise(bank_RND)[:, None])
-            out_RTD = self.gate(read)[:, 0].to(x_RTD.dtype)
+            contents = contents or self.contents(normalise(bank_RND))
+            out_RTD = self.gate(self.look_up(self.query(x_RTD), *contents)).to(x_RTD.dtype)
         if complete_R.any():
             parts = self.project(segment_RTD[:, None])
             with torch.autocast(x_RTD.device.type, enabled=False):
                 _, bank_RND = self.scan(*parts, bank_RND, complete_R[:, None], None, None, keep=True)
-        return out_RTD, bank_RND
+        stays = not (complete_R.any() or torch.is_grad_enabled())
+        return out_RTD, bank_RND, contents if stays else None
 
     def query(self, x: Tensor) -> Tensor:
         """Q = RMSNorm per head (X W_Q), float32."""
@@ -288,7 +300,10 @@ class LM2Memory(nn.Module):
 
     def attend(self, q_RTD: Tensor, norm_RND: Tensor) -> Tensor:
         """A as it is read with: the same, with `memory_topk` over the k best slots only."""
-        scores_RHTN = self._scores(self._split(q_RTD), self.keys(norm_RND))
+        return self._attend(self._split(q_RTD), self.keys(norm_RND))
+
+    def _attend(self, q_RHTE: Tensor, k_RKNE: Tensor) -> Tensor:
+        scores_RHTN = self._scores(q_RHTE, k_RKNE)
         if self.topk is not None:
             kth = scores_RHTN.topk(self.topk, -1).values[..., -1:]
             scores_RHTN = scores_RHTN.masked_fill(scores_RHTN < kth, -torch.inf)
@@ -333,15 +348,20 @@ class LM2Memory(nn.Module):
 
     def read(self, q_RSTD: Tensor, norm_RSND: Tensor) -> Tensor:
         """E_mem = A V for all segments at once: (R, S, T, D). With `memory_topk` only the k best slots are in A."""
-        q_BTD, flat_BND = q_RSTD.flatten(0, 1), norm_RSND.flatten(0, 1)
-        v_BKNE = self._split(self.v_proj(flat_BND))
+        e_BTD = self.look_up(q_RSTD.flatten(0, 1), *self.contents(norm_RSND.flatten(0, 1)))
+        return e_BTD.unflatten(0, q_RSTD.shape[:2])
+
+    def contents(self, norm_RND: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of a bank, (R, K, N, E) each: all that reading needs of it."""
+        return self.keys(norm_RND), self._split(self.v_proj(norm_RND))
+
+    def look_up(self, q_RTD: Tensor, k_RKNE: Tensor, v_RKNE: Tensor) -> Tensor:
+        """E_mem = A V of a bank's contents: (R, T, D)."""
+        q_RHTE = self._split(q_RTD)
         if self.topk is None:
             grouped = self.heads != self.key_value_heads
-            q_BHTE, k_BKNE = self._split(q_BTD), self.keys(flat_BND)
-            e_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BKNE, v_BKNE, enable_gqa=grouped)
-        else:
-            e_BHTE = self.attend(q_BTD, flat_BND) @ self._per_query_head(v_BKNE)
-        return _join(e_BHTE).unflatten(0, q_RSTD.shape[:2])
+            return _join(F.scaled_dot_product_attention(q_RHTE, k_RKNE, v_RKNE, enable_gqa=grouped))
+        return _join(self._attend(q_RHTE, k_RKNE) @ self._per_query_head(v_RKNE))
 
     def gate(self, read: Tensor) -> Tensor:
         """g_out * E_mem."""

@@ -9,6 +9,7 @@ Shape suffixes: B, L rows and columns of the call; R, S, W rows, segments and co
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -54,28 +55,17 @@ class Family(NamedTuple):
     window: Callable[[LM2Config, int], int | None]
 
 
+def _family(module: ModuleType, name: str, window: Callable[[LM2Config, int], int | None]) -> Family:
+    parts = (getattr(module, f"{name}{part}") for part in ("Attention", "MLP", "RMSNorm", "RotaryEmbedding"))
+    return Family(*parts, window)
+
+
 FAMILIES = {
-    "llama": Family(llama.LlamaAttention, llama.LlamaMLP, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding, _no_window),
-    "mistral": Family(
-        mistral.MistralAttention,
-        mistral.MistralMLP,
-        mistral.MistralRMSNorm,
-        mistral.MistralRotaryEmbedding,
-        _every_window,
-    ),
-    "qwen2": Family(
-        qwen2.Qwen2Attention, qwen2.Qwen2MLP, qwen2.Qwen2RMSNorm, qwen2.Qwen2RotaryEmbedding, _listed_window
-    ),
-    "qwen3": Family(
-        qwen3.Qwen3Attention, qwen3.Qwen3MLP, qwen3.Qwen3RMSNorm, qwen3.Qwen3RotaryEmbedding, _listed_window
-    ),
-    "smollm3": Family(
-        smollm3.SmolLM3Attention,
-        smollm3.SmolLM3MLP,
-        smollm3.SmolLM3RMSNorm,
-        smollm3.SmolLM3RotaryEmbedding,
-        _listed_window,
-    ),
+    "llama": _family(llama, "Llama", _no_window),
+    "mistral": _family(mistral, "Mistral", _every_window),
+    "qwen2": _family(qwen2, "Qwen2", _listed_window),
+    "qwen3": _family(qwen3, "Qwen3", _listed_window),
+    "smollm3": _family(smollm3, "SmolLM3", _listed_window),
 }
 
 
@@ -126,11 +116,12 @@ class OpenSegment:
         cut_RS = self.call.cut_RS
         return layout.precede(key_tails, self.keys, cut_RS), layout.precede(value_tails, self.values, cut_RS)
 
-    def close(self, pending: Tensor | None, bank_RND: Tensor | None) -> LayerState:
+    def close(self, pending: Tensor | None, bank: Tensor | None, contents: tuple[Tensor, Tensor] | None) -> LayerState:
         """The block's state after the call."""
         layout = self.call.layout
         tail_keys, tail_values = [layout.last_tail(tails) for tails in self.tails] or [None, None]
-        return LayerState(layout.open(self.keys), layout.open(self.values), pending, bank_RND, tail_keys, tail_values)
+        keys, values = layout.open(self.keys), layout.open(self.values)
+        return LayerState(keys, values, pending, bank, tail_keys, tail_values, *(contents or ()))
 
     def _turn_back(self, keys: Tensor) -> Tensor:
         if not self.rotates:
@@ -166,28 +157,29 @@ class LM2DecoderLayer(GradientCheckpointingLayer):
             past_key_values=segment,
         )
         h = h + attended
-        pending = bank_RND = None
+        pending = bank_RND = contents = None
         if self.memory is not None:
-            read, pending, bank_RND = self._remember(self.memory, x, state, call)
+            read, pending, bank_RND, contents = self._remember(self.memory, x, state, call)
             h = h + read
         h = h + self.mlp(self.post_attention_layernorm(h))
-        return h, segment.close(pending, bank_RND) if call.keep else None
+        return h, segment.close(pending, bank_RND, contents) if call.keep else None
 
     def _remember(
         self, memory: LM2Memory, x: Tensor, state: LayerState | None, call: Call
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The gated read for each column, the open segment's inputs, and the bank after the call."""
-        layout = call.layout
+    ) -> tuple[Tensor, Tensor | None, Tensor, tuple[Tensor, Tensor] | None]:
+        """The gated read for each column, and the open segment's inputs, the bank and its contents after the call."""
+        layout, contents = call.layout, None
         bank_RND = memory.initial_bank(layout.rows, x.device) if state is None else state.bank
         x_filled = layout.fill(x, state.pending if state else None)
         assert bank_RND is not None
         if layout.is_step:
-            read, bank_RND = memory.step(x, x_filled, bank_RND, layout.complete_RS[:, 0])
+            assert state is not None
+            read, bank_RND, contents = memory.step(x, x_filled, bank_RND, layout.complete_RS[:, 0], state.contents)
         else:
             x_RSWD = x_filled.unflatten(0, (layout.rows, layout.segments))
             read, bank_RND = memory(x_RSWD, bank_RND, layout.complete_RS, call.cut_RS, layout.fresh_RS, call.keep)
             read = read.flatten(0, 1)
-        return read, layout.open(x_filled) if call.keep else None, bank_RND
+        return read, layout.open(x_filled) if call.keep else None, bank_RND, contents
 
 
 class LM2PreTrainedModel(PreTrainedModel):
@@ -269,7 +261,7 @@ class LM2Model(LM2PreTrainedModel):
         h, states, all_hidden = self._blocks(h, call, cache, bool(output_hidden_states))
         if cache is not None:
             cache.record(states, layout.read_R + layout.length_R, embeds.shape[1])
-        out_BLD = self.norm(layout.unlay(h))
+        out_BLD = self.norm(layout.to(h.device).unlay(h))
         hidden_states = (*all_hidden, out_BLD) if output_hidden_states else None
         return BaseModelOutputWithPast(last_hidden_state=out_BLD, past_key_values=cache, hidden_states=hidden_states)
 
@@ -305,7 +297,7 @@ class LM2Model(LM2PreTrainedModel):
         states, all_hidden = [], []
         for layer, state in zip(self.layers, old, strict=True):
             if record:
-                all_hidden.append(call.layout.unlay(h))
+                all_hidden.append(call.layout.to(h.device).unlay(h))
             h, state = layer(h, state, call)
             states.append(state)
         return h, states, all_hidden

@@ -36,7 +36,7 @@ def after(slots, segments):
     x_RTD = torch.randn(2, config.segment_length, config.hidden_size)
     for _ in range(segments):
         x_RTD[0].normal_()
-        _, bank_RND = memory.step(x_RTD[:, :1], x_RTD, bank_RND, torch.tensor([True, True]))
+        _, bank_RND, _ = memory.step(x_RTD[:, :1], x_RTD, bank_RND, torch.tensor([True, True]))
     return start_RND, bank_RND
 
 

@@ -1,11 +1,15 @@
 """A plain training loop that one process and two do alike, with a price on writing: rows, model and steps."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lm2 import LM2ForCausalLM
+from lm2.training.optimizers import make_optimizer
 from lm2.training.write_cost import QUIET, with_write_cost
-from tests.training.test_trainer import SHAPE, T, lm2
+from tests.training.test_trainer import SHAPE, T, a_run, lm2
 
 ROWS, STEPS, SEGMENTS = 4, 3, 4
 
@@ -20,9 +24,18 @@ def rows_of(step: int, first: int, last: int) -> Tensor:
     return torch.randint(SHAPE["vocab_size"], (ROWS, SEGMENTS * T), generator=generator)[first:last]
 
 
-def loop(model: LM2ForCausalLM, first: int, last: int) -> list[tuple[float, float]]:
+def adamw(model: LM2ForCausalLM) -> Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+
+def muon(model: LM2ForCausalLM) -> Optimizer:
+    """As a run has it: Muon for matrices, AdamW for the rest."""
+    return make_optimizer(model, a_run(Path(), lm2, optimizer="muon", muon_learning_rate=1e-2, learning_rate=1e-2))
+
+
+def loop(model: LM2ForCausalLM, optimizer: Optimizer, first: int, last: int) -> list[tuple[float, float]]:
     """Loss over all rows and gradient norm of each step, trained on rows `first` to `last` of each."""
-    optimizer, found = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    found = []
     share = ROWS // (last - first)
     for step in range(STEPS):
         ids = rows_of(step, first, last)

@@ -15,7 +15,7 @@ from lm2 import LM2ForCausalLM
 from lm2.training import RunConfig, train
 from lm2.training.export import export
 from lm2.training.sharding import check_in_force
-from tests.distributed.loop import ROWS, STEPS, build, loop, rows_of
+from tests.distributed.loop import ROWS, STEPS, adamw, build, loop, muon, rows_of
 from tests.distributed.two_processes import CELLS, laned, lanes, sharded, tensor_parallel, trained, trainer
 from tests.processes import in_two_processes
 from tests.training.test_trainer import lm2, log_of, seeded
@@ -33,6 +33,7 @@ def test_one_process_or_two_accumulated_or_not_recomputed_or_not(tmp_path):
         two = trained(tmp_path / "two", *cell)
         torch.testing.assert_close(steps_of(two), expected, rtol=1e-5, atol=1e-5)
         assert (two.output_dir / "checkpoint-4" / "rng_state_1.pth").exists()
+    assert [path.name for path in (tmp_path / "two" / "ended").glob("checkpoint-*")] == ["checkpoint-1"]
     for cell in CELLS[1:]:
         torch.testing.assert_close(
             steps_of(trained(tmp_path / "one", *cell), alone=True), expected, rtol=1e-5, atol=1e-5
@@ -89,8 +90,12 @@ def test_sharded_blocks_train_as_whole_ones(tmp_path):
     in_two_processes(sharded, tmp_path)
     found = json.loads((tmp_path / "sharded.json").read_text())
     model = build()
-    expected = torch.tensor(loop(model, 0, ROWS))
+    expected = torch.tensor(loop(model, adamw(model), 0, ROWS))
     assert len(expected) == STEPS
+    with_muon = build()
+    optimizer = muon(with_muon)
+    twice = torch.tensor([pair for _ in range(2) for pair in loop(with_muon, optimizer, 0, ROWS)])
+    torch.testing.assert_close(torch.tensor(found["muon"]), twice, rtol=1e-3, atol=1e-4)  # its products are bfloat16
     for checkpointing in ("False", "True"):
         torch.testing.assert_close(torch.tensor(found[checkpointing]), expected, rtol=1e-5, atol=1e-5)
     assert found["dtypes"] == ["torch.bfloat16", "torch.bfloat16", "torch.float32"]

@@ -1,6 +1,7 @@
 """What each of two processes (gloo, CPU) does for test_two_processes.py."""
 
 import json
+import math
 import shutil
 import sys
 from dataclasses import replace
@@ -11,7 +12,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -19,7 +25,7 @@ from lm2 import LM2Cache, LM2ForCausalLM
 from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
 from lm2.training.sharding import save_shards, shard
 from lm2.training.write_cost import QUIET, with_write_cost
-from tests.distributed.loop import ROWS, build, loop, rows_of
+from tests.distributed.loop import ROWS, adamw, build, loop, muon, rows_of
 from tests.training.test_lanes import a_lane_run, pieces
 from tests.training.test_trainer import a_run, lm2, seeded, uneven_rows
 
@@ -27,11 +33,15 @@ CELLS = [(accumulation, checkpointing) for accumulation in (1, 4) for checkpoint
 
 
 def trainer(folder: Path) -> None:
-    """Be refused sharding, then train at a price with accumulation and activation checkpointing, off and on."""
+    """Be refused sharding, then train at a price with accumulation and activation checkpointing, off and on.
+
+    Last a run that shall end at a moment which has come for the first of the processes alone.
+    """
     with pytest.raises(ValueError, match="fsdp=True was asked for, but on cpu the trainer runs MULTI_CPU"):
         train(a_run(folder / "refused", lm2, fsdp=True))
     for accumulation, checkpointing in CELLS:
         train(trained(folder, accumulation, checkpointing))
+    train(a_run(folder / "ended", lm2), stop_at=-math.inf if dist.get_rank() == 0 else math.inf)
 
 
 def trained(folder: Path, accumulation: int, checkpointing: bool) -> RunConfig:
@@ -76,6 +86,8 @@ def sharded(folder: Path) -> None:
     """Train in a loop with FSDP2, with and without checkpointing; save in shards; bfloat16 with float32 banks."""
     dist.init_process_group("gloo")
     rank, found = dist.get_rank(), {}
+    share = rank * ROWS // 2, (rank + 1) * ROWS // 2
+    found["muon"] = _with_muon(share)
     for checkpointing in (False, True):
         model = build()
         shard(model)
@@ -84,7 +96,7 @@ def sharded(folder: Path) -> None:
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
         if checkpointing:
             model.activation_checkpointing_enable()
-        found[str(checkpointing)] = loop(model, rank * ROWS // 2, (rank + 1) * ROWS // 2)
+        found[str(checkpointing)] = loop(model, adamw(model), *share)
     save_shards(model, folder / "shards")
     gathered = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     if rank == 0:
@@ -99,6 +111,17 @@ def sharded(folder: Path) -> None:
     found["bank after carrying"] = str(second.past_key_values.states[0].bank.dtype)
     if rank == 0:
         (folder / "sharded.json").write_text(json.dumps(found))
+
+
+def _with_muon(share: tuple[int, int]) -> list[tuple[float, float]]:
+    """Train on, with another optimiser that takes up the gathered state of the first, as a checkpoint does."""
+    model = build()
+    shard(model)
+    before = muon(model)
+    found = loop(model, before, *share)
+    after, options = muon(model), StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_optimizer_state_dict(model, after, get_optimizer_state_dict(model, before, options=options), options=options)
+    return found + loop(model, after, *share)
 
 
 def tensor_parallel(folder: Path) -> None:

@@ -31,6 +31,13 @@ def test_an_unfinished_last_line_is_run_again_and_leaves_no_damage(tmp_path):
     assert [record["key"] for record in Records(tmp_path, SETTINGS).read()] == [[1], [2]]
 
 
+@pytest.mark.parametrize("written", ["", '{"schema": 1, "set'])
+def test_what_is_left_of_an_unfinished_header_is_written_anew(tmp_path, written):
+    (tmp_path / "records.0.jsonl").write_text(written)
+    Records(tmp_path, SETTINGS).add((1,), {})
+    assert [record["key"] for record in Records(tmp_path, SETTINGS).read()] == [[1]]
+
+
 def test_other_settings_are_refused_with_both_values_and_nothing_is_overwritten(tmp_path):
     records = Records(tmp_path, SETTINGS)
     records.add((1,), {})

@@ -98,6 +98,7 @@ def test_a_base_gets_its_memory_in_one_phase(options, base):
     ("own", "said"),
     [
         ({"accumulation": 2}, "rows is 16, in 2 passes 8 segments each, and rows have up to 16: raise rows"),
+        ({"accumulation": 0}, "accumulation must be at least 1, got 0"),
         ({"steps": 0}, "steps must be 1 or more, got 0"),
         ({"backbone_steps": 0}, "backbone_steps must be 1 or more, got 0"),
     ],

@@ -331,11 +331,14 @@ def test_a_price_that_falls_is_one_sentence(model):
         ({"write_cost": float("nan")}, "must be 0 or more, and write_cost is nan"),
         ({"facts": 0}, r"max_facts \(0\) and questions"),
         ({"density": -1.0}, r"fact_density is a share of the row, .* not -1\.0"),
+        ({"tasks": ("qa1", "qa11")}, "^stories of qa11 cannot be simulated"),
+        ({"tasks": ()}, "tasks names 0 tasks"),
     ],
 )
-def test_amounts_that_cannot_be_are_found_before_the_training(model, own, said):
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_amounts_that_cannot_be_are_found_before_the_training(model, own, said, dry_run):
     with pytest.raises(ValueError, match=said):
-        finetune_babilong(BabilongOptions(model=model, **own))
+        finetune_babilong(BabilongOptions(model=model, dry_run=dry_run, **own))
 
 
 def test_a_rate_of_zero_is_one_sentence(model, chats):

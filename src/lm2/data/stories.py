@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from lm2.training import BatchRequest
 
 
+def check_stories(tasks: Sequence[str], simulated: bool, max_facts: int, questions: int, fact_density: float) -> None:
+    """Raises ValueError if there can be no such `StoryRows`, whatever the files."""
+    if not tasks:
+        raise ValueError("tasks names 0 tasks: give at least one of qa1 to qa10")
+    unknown = [task for task in tasks if simulated and task not in TASKS]
+    if unknown:
+        raise ValueError(f"stories of {', '.join(unknown)} cannot be simulated: choose among {', '.join(TASKS)}")
+    check_amounts(max_facts, questions, fact_density)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoryRows:
     """Makes input_ids and labels, each (rows, segments T); each row is of one of the tasks, drawn uniformly.
@@ -53,12 +63,7 @@ class StoryRows:
     """What stories and background are: others are another run"""
 
     def __post_init__(self, tokenizer: PreTrainedTokenizerBase, babi: Path | None, background: Path | None):
-        if not self.tasks:
-            raise ValueError("tasks names 0 tasks: give at least one of qa1 to qa10")
-        unknown = [task for task in self.tasks if babi is None and task not in TASKS]
-        if unknown:
-            raise ValueError(f"stories of {', '.join(unknown)} cannot be simulated: choose among {', '.join(TASKS)}")
-        check_amounts(self.max_facts, self.questions, self.fact_density)
+        check_stories(self.tasks, babi is None, self.max_facts, self.questions, self.fact_density)
         stories = {task: None if babi is None else read_stories(babi, task, "train") for task in self.tasks}
         sentences = GeneratedSentences() if background is None else BookSentences(background)
         told = "built-in" if babi is None else name_and_digest(babi, BABI_SUFFIXES)

@@ -73,7 +73,6 @@ class Records:
         self.done[tuple(key)] = record
 
     def _append(self, value: dict[str, Any]) -> None:
-        _drop_unfinished_line(self.path)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(value) + "\n")
             file.flush()
@@ -117,7 +116,10 @@ def _key(record: dict[str, Any]) -> tuple[Any, ...]:
 
 def _drop_unfinished_line(path: Path) -> None:
     """Cut off what a killed process wrote of its last line."""
-    if not path.exists() or not (content := path.read_bytes()) or content.endswith(b"\n"):
+    if not path.exists() or not path.stat().st_size:
         return
     with path.open("r+b") as file:
-        file.truncate(content.rfind(b"\n") + 1)
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":  # hence the whole file is read once, and not for every piece
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

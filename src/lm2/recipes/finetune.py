@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.configuration import LM2Config
 from lm2.data.chat import ChatRows
-from lm2.data.stories import StoryRows
+from lm2.data.stories import StoryRows, check_stories
 from lm2.folders import read_whole
 from lm2.modeling import LM2ForCausalLM
 from lm2.recipes.findings import Findings, NoRows
@@ -56,6 +56,8 @@ def babilong_run(
         not options.roll_outs or processes == 1,
         f"roll_outs train in one process, and there are {processes}: leave roll_outs out, or start one",
     )
+    amounts = options.facts, options.questions, options.density
+    findings.check(partial(check_stories, options.tasks, options.babi is None, *amounts))
     rows: Any = NoRows()
     if tokenizer is not None:
         rows = findings.find(partial(_story_rows, options, config, tokenizer)) or rows

@@ -2,17 +2,16 @@
 
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from lm2.environment import commit, git
 from lm2.evaluation.statistics import t_interval, wilson
 from lm2.files import replacing
 from lm2.study.config import BASE, Job, Sizes, StudyConfig, describe
@@ -147,7 +146,7 @@ def _explanation(config: StudyConfig) -> str:
             "All variants of a task and seed start from the same backbone and read the same rows.",
             "",
             f"* Command: `{command}`",
-            f"* Made {datetime.now(UTC):%Y-%m-%d} at commit {commit() or 'unknown'}; {versions}",
+            f"* Made {datetime.now(UTC):%Y-%m-%d} at commit {_commit()}; {versions}",
             f"* Seeds {', '.join(map(str, config.seeds))}; {sizes}",
             f"* {lengths}",
         ]
@@ -159,17 +158,12 @@ def _arguments() -> list[str]:
     return sys.argv[3:] if sys.argv[1:3] == ["study", "write-rules"] else []
 
 
-def commit() -> str | None:
-    """The commit of the source, with a plus if files differ from it; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        done = [
-            subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout
-            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done[0].strip() + ("+" if done[1].strip() else "")
+def _commit() -> str:
+    """The commit of the source, with a plus if files differ from it."""
+    found = commit()
+    if found is None:
+        return "unknown"
+    return found[:12] + ("+" if (git("status", "--porcelain", "--untracked-files=no") or "").strip() else "")
 
 
 def _markdown(rows: list[list[str]]) -> str:

@@ -28,7 +28,7 @@ def make_optimizer(model: nn.Module, run: RunConfig) -> Optimizer:
     adamw = torch.optim.AdamW(others, lr=run.learning_rate, betas=run.betas, fused=True)
     if not muon:
         return adamw
-    return Together(adamw=adamw, muon=torch.optim.Muon(muon, lr=run.muon_learning_rate))
+    return Together(adamw, torch.optim.Muon(muon, lr=run.muon_learning_rate))
 
 
 def parameter_groups(model: nn.Module, run: RunConfig) -> list[dict[str, Any]]:
@@ -73,29 +73,30 @@ def _group(
 
 
 class Together(Optimizer):
-    """Several optimisers as one: a scheduler sees the groups of all, and a checkpoint holds the state of each."""
+    """Several optimisers as one: a scheduler sees the groups of all, and a checkpoint holds the state of all.
 
-    def __init__(self, **optimizers: Optimizer):
+    Its state has the form that every optimiser's has, which is what is gathered and divided where weights are sharded.
+    """
+
+    def __init__(self, *optimizers: Optimizer):
         self.optimizers = optimizers
-        super().__init__([group for optimizer in optimizers.values() for group in optimizer.param_groups], {})
-        self._join()
+        super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
+        self._share()
 
-    def _join(self) -> None:
-        """The very groups of the parts, so that a learning rate set here is set there."""
-        self.param_groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+    def _share(self) -> None:
+        """Give each part its very groups and this state, so that a learning rate set here is set there."""
+        groups = iter(self.param_groups)
+        for optimizer in self.optimizers:
+            optimizer.param_groups = [next(groups) for _ in optimizer.param_groups]
+            optimizer.state = self.state
 
     def step(self, closure: Any = None) -> None:  # ty: ignore[incompatible-method-override]
         """One step of each."""
         assert closure is None
-        for optimizer in self.optimizers.values():
+        for optimizer in self.optimizers:
             optimizer.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of each part under its name."""
-        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state_dict[name])
-        self._join()
+        super().load_state_dict(state_dict)
+        self._share()

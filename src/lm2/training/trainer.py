@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import torch
 import transformers
+from accelerate.utils import broadcast
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -63,7 +64,7 @@ def train(
 
     Args:
         stop_at: a moment of `time.monotonic` after which the run ends with a checkpoint, to be resumed later, at the
-            next line of the log.
+            next line of the log; of several processes the first one's clock counts.
         stop_after: a step after which it does, whatever the moment; a run that is there does one step more.
 
     Raises:
@@ -79,7 +80,7 @@ def train(
     torch.manual_seed(run.seed)
     trainer = LM2Trainer(run, run.model())
     if stop_at is not None:
-        trainer.add_callback(Stop(lambda step: step % run.log_every == 0 and time.monotonic() >= stop_at))
+        trainer.add_callback(Stop(lambda step: step % run.log_every == 0 and trainer.is_past(stop_at)))
     if stop_after is not None:
         trainer.add_callback(Stop(lambda step: step >= stop_after))
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -124,6 +125,11 @@ class LM2Trainer(Trainer):
         """As the Trainer's, with its progress and the time left on the error stream."""
         with self._progress:
             return super().train(*args, **kwargs)
+
+    def is_past(self, moment: float) -> bool:
+        """Whether a moment of `time.monotonic` has passed, the same for all processes: each has a clock of its own."""
+        past = torch.tensor(int(time.monotonic() >= moment), device=self.args.device)
+        return bool(broadcast(past))
 
     def _check_in_force(self) -> None:
         assert isinstance(self.model_wrapped, nn.Module)

@@ -83,7 +83,7 @@ def banks_of(cache: LM2Cache) -> list[Tensor | None]:
 def with_banks(cache: LM2Cache, banks: list[Tensor | None]) -> LM2Cache:
     """A copy of a state with other banks."""
     changed = cache.copy()
-    changed.states = [state._replace(bank=bank) for state, bank in zip(cache.states, banks, strict=True)]
+    changed.states = [state.with_bank(bank) for state, bank in zip(cache.states, banks, strict=True)]
     return changed
 
 

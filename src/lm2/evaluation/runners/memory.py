@@ -217,7 +217,7 @@ def _with_banks(cache: LM2Cache, source: LM2Cache | None) -> LM2Cache:
         None if bank is None else initial_bank(*bank.shape[1:], device=bank.device).expand_as(bank) for bank in banks
     ]
     others = starts if source is None or not source.states else [state.bank for state in source.states]
-    changed.states = [state._replace(bank=bank) for state, bank in zip(cache.states, others, strict=True)]
+    changed.states = [state.with_bank(bank) for state, bank in zip(cache.states, others, strict=True)]
     return changed
 
 
