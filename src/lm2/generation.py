@@ -30,7 +30,10 @@ class LM2GenerationMixin(GenerationMixin):
             raise ValueError(f"cache_implementation is {kind!r}, and this model's state is an LM2Cache: leave it out")
         given = model_kwargs.get("past_key_values") is not None
         if generation_config.use_cache is False and given:
-            raise ValueError("use_cache is False with a cache to go on from, which would read all again at each token")
+            raise ValueError(
+                "use_cache is False with a cache to go on from, which would read all again at each token: leave "
+                "use_cache out, or where a base was saved so, set model.generation_config.use_cache = True"
+            )
         if generation_config.use_cache is not False and not given:
             model_kwargs["past_key_values"] = LM2Cache(self.config)
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # ty: ignore
