@@ -162,7 +162,12 @@ def test_a_further_message_is_written_as_in_the_whole_conversation(folder, token
         (PROMPT, ["--temperature", "-1"], "--temperature is -1.0: it must be 0"),
         (PROMPT, ["--temperature", "nan"], "--temperature is nan: it must be 0"),
         (PROMPT, ["--seed", "-1"], "--seed is -1: it must be 0 or more, and below 2^32"),
-        ("Mary \udcff", [], r"the prompt: \udcff is half of a character"),
+        ("Mary \ud83d", [], r"the prompt: \ud83d is half of a character: repair the line"),
+        (
+            "Mary \udcff",
+            [],
+            r"the prompt: \udcff is the byte 0xff, which is not UTF-8, or half of a character: convert",
+        ),
         (PROMPT, ["--chat"], "has no chat format: leave out --chat"),
     ],
 )

@@ -74,11 +74,27 @@ def test_a_file_in_the_way_of_the_folder_is_told_before_the_reading(folder, text
         assert f"--out is {out}, and {text} is a file: choose a folder" in capsys.readouterr().err
 
 
+def test_a_byte_order_mark_is_no_text(folder, text, tmp_path):
+    text.write_text(TEXT, encoding="utf-8-sig")
+    assert look(folder, text, tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "look.json").read_text(encoding="utf-8"))["tokens"] == len(TEXT.split())
+
+
 def test_a_missing_text_and_a_folder_that_is_no_model(folder, text, tmp_path, capsys):
     assert look(folder, tmp_path / "no.txt", tmp_path / "out") == 2
     assert "no.txt" in capsys.readouterr().err
     assert look(tmp_path, text, tmp_path / "out") == 2
     assert "has no config.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("said", "question", "what"), [(TEXT, "\udce4", "a question"), ("\udce4", "Mary", "the text")])
+def test_bytes_that_are_not_utf8_are_one_line(folder, tmp_path, monkeypatch, capsys, said, question, what):
+    """As they come from a command line and from standard input."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    assert look(folder, "-", tmp_path / "out", "--ask", question) == 2
+    told = "is the byte 0xe4, which is not UTF-8, or half of a character: convert the text, or repair"
+    assert capsys.readouterr().err.startswith(f"lm2: error: {what}: \\udce4 {told}")
     assert not (tmp_path / "out").exists()
 
 

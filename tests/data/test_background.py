@@ -49,6 +49,13 @@ def test_books_are_read_from_every_form(tmp_path, name):
     assert read_books(tmp_path / name) == read_books(tmp_path) == [PARAGRAPH]
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz"])
+def test_a_byte_order_mark_is_no_text(tmp_path, name):
+    data = (PARAGRAPH if name == "a.txt" else json.dumps({"text": PARAGRAPH})).encode("utf-8-sig")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert read_books(tmp_path / name) == [PARAGRAPH]
+
+
 def test_book_sentences_are_whole_in_order_and_without_line_wraps(tmp_path):
     pytest.importorskip("nltk")
     (tmp_path / "a.txt").write_text(PARAGRAPH)

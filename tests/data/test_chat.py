@@ -62,9 +62,32 @@ def test_a_longer_conversation_than_a_row_is_left_out(chats, tokenizer):  # noqa
         ChatRows(path=chats, tokenizer=tokenizer, segment_length=4, segments=1, rows_per_step=2)
 
 
+HELLO = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+
+
+def test_a_document_goes_before_what_is_said_first(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    rows = [{"messages": HELLO}, {"messages": HELLO, "document": None}, {"messages": HELLO, "document": "long"}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8-sig")  # a byte-order mark is no text
+    assert [messages[0]["content"] for _, messages in conversations(path)] == ["x", "x", "long\n\nx"]
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_bytes(json.dumps({"messages": HELLO}).encode() + b"\n\xff")
+    with pytest.raises(ValueError, match=r"chat\.jsonl is damaged or cut short .* 0xff in position"):
+        list(conversations(path))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (json.dumps({"messages": HELLO, "document": 5}), r"chat.jsonl:1: `document` holds int, not text"),
+        (
+            json.dumps({"messages": HELLO, "document": "\ud83d"}),
+            r"chat.jsonl:1: \\ud83d is half of a character: repair",
+        ),
+        (json.dumps({"messages": [*HELLO, {"role": "user", "content": "\ud83d"}]}), r"chat.jsonl:1: \\ud83d is half"),
         ("no json", r"chat.jsonl:1: expected a JSON object whose `messages`"),
         (json.dumps({"messages": [{"role": "user"}]}), r"chat.jsonl:1: expected"),
         (json.dumps({"messages": [{"role": "user", "content": "x"}]}), r"chat.jsonl:1 has 1 messages and 0 of the"),

@@ -17,7 +17,7 @@ from lm2.data import prepare as preparing
 from lm2.data import sources as reading
 from lm2.data.encoding import DocumentEncoder, fingerprint, load_tokenizer
 from lm2.data.prepare import prepare
-from lm2.data.sources import FileSource, parse_source
+from lm2.data.sources import FileSource
 from lm2.data.store import Store
 from tests.data.texts import generated
 
@@ -207,40 +207,6 @@ def test_a_limit_takes_the_first_documents_of_each_part(tmp_path, tokenizer, mon
     store = prepare([FileSource("x", tmp_path)], tokenizer, tmp_path / "out", processes=1, limit=7)
     expected = [whole(tokenizer, TEXTS[i]) for i in (0, 1, 2, 20, 21, 22, 40, 41, 42)]
     assert [ids.tolist() for ids in store.documents("x")] == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "place", "weight"),
-    [
-        ("books/train.jsonl.gz", "train", "books/train.jsonl.gz", None),
-        ("web=data/pages@3", "web", "data/pages", 3.0),
-        ("a=b.txt", "a", "b.txt", None),
-        ("dir/x=y.txt", "x=y", "dir/x=y.txt", None),
-        ("pages@0.5", "pages", "pages", 0.5),
-        ("hub:me/set", "set", "hub:me/set/default/train", None),
-        ("w=hub:me/set/small/test@2", "w", "hub:me/set/small/test", 2.0),
-        ("hub:me/set/small", "small", "hub:me/set/small/train", None),
-    ],
-)
-def test_sources_are_read_from_words(text, name, place, weight):
-    source = parse_source(text)
-    assert (source.name, source.place, source.weight) == (name, place, weight)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"'' is no source"),
-        ("=x", r"'=x' is no source"),
-        ("x@0", r"weight of x is 0: a weight must be above 0"),
-        ("x@-2", r"weight of x is -2"),
-        ("hub:alone", r"'hub:alone' names no data set of the hub"),
-        ("hub:a/b/c/d/e", r"names no data set of the hub"),
-    ],
-)
-def test_words_that_name_no_source_are_refused(text, message):
-    with pytest.raises(ValueError, match=message):
-        parse_source(text)
 
 
 def bad_column(folder):

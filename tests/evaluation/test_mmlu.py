@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lm2.evaluation import mmlu
-from lm2.evaluation.mmlu import LETTERS, MmluOptions, read_questions
+from lm2.evaluation.mmlu import MmluOptions
 from lm2.evaluation.mmlu_report import MEAN, paper_lines, pooled, standard_lines
 from lm2.evaluation.statistics import wilson
 from lm2.evaluation.subjects import GENERAL, GROUPS, SUBJECTS, paper_rows
@@ -256,57 +256,6 @@ def test_the_interval_of_the_mean_is_that_of_simulated_answers(n):
 
 def test_no_question_no_number():
     assert pooled({}, SUBJECTS) is None
-
-
-def test_the_real_files_have_the_published_counts(shared_data):
-    place = shared_data / "mmlu" / "mmlu.zip"
-    answers, total = dict.fromkeys(range(4), 0), {"dev": 0, "test": 0}
-    for subject in SUBJECTS:
-        for split in total:
-            questions = read_questions(place, split, subject)
-            total[split] += len(questions)
-            for question in questions if split == "test" else []:
-                answers[question.answer] += 1
-    assert total == {"dev": 285, "test": 14_042}
-    assert list(answers.values()) == [3222, 3462, 3582, 3776]
-
-
-def test_a_folder_and_a_zip_are_the_same(data, tmp_path):
-    with zipfile.ZipFile(tmp_path / "mmlu.zip", "w") as archive:
-        for path in data.rglob("*.csv"):
-            archive.write(path, f"data/{path.relative_to(data)}")
-    for place in (tmp_path / "mmlu.zip", data, data.parent):
-        questions = read_questions(place, "test", "anatomy")
-        assert [(q.text, *q.choices, LETTERS[q.answer]) for q in questions] == [
-            tuple(row) for row in plain_mmlu.rows_of(data / "test/anatomy_test.csv")
-        ]
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("q,a,b,c,d,E\n", r"anatomy_test.csv:2: .*6 fields and ends in 'E'"),
-        ("q,a,b,c,A\n", r"anatomy_test.csv:2: .*5 fields and ends in 'A'"),
-    ],
-)
-def test_a_damaged_line_is_named(line, said, tmp_path):
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test/anatomy_test.csv").write_text(f"q,a,b,c,d,B\n{line}")
-    with pytest.raises(ValueError, match=said):
-        read_questions(tmp_path, "test", "anatomy")
-
-
-def test_what_is_no_data_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"has no dev/anatomy_dev.csv"):
-        read_questions(tmp_path, "dev", "anatomy")
-    broken = tmp_path / "mmlu.zip"
-    broken.write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(ValueError, match=r"mmlu.zip is not a zip file, or cut short"):
-        read_questions(broken, "dev", "anatomy")
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/anatomy_dev.csv").touch()
-    with pytest.raises(ValueError, match="holds 0 questions"):
-        read_questions(tmp_path, "dev", "anatomy")
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,16 @@ def run(options: Options) -> None:
     from lm2.analysis import figure, page, report
     from lm2.analysis.look import look
     from lm2.cli.checkpoint import load
+    from lm2.data.sources import checked
     from lm2.evaluation.canvas import new_figure
     from lm2.files import replacing, write_json
     from lm2.progress import TimeLeft
 
     new_figure(1, 1)  # without matplotlib or a folder all the reading would be for nothing
     check_folder(options.out)
-    text = sys.stdin.read() if options.text == "-" else read_text(Path(options.text))
+    for question in options.ask:
+        checked(question, "a question")
+    text = checked(sys.stdin.read() if options.text == "-" else read_text(Path(options.text)), "the text")
     model, tokenizer = load(options.model)
     with TimeLeft(transient=True) as bar:
         line = bar.add_task("reading", total=None)
@@ -88,6 +91,6 @@ def read_text(path: Path) -> str:
         OSError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # a byte-order mark is no text
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first") from None

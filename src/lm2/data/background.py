@@ -100,10 +100,10 @@ def read_texts(file: Path) -> Iterator[str]:
 
 def _texts(file: Path) -> Iterator[str]:
     if file.suffix == ".txt":
-        yield file.read_text(encoding="utf-8")
+        yield file.read_text(encoding="utf-8-sig")  # a byte-order mark is no text
         return
     opener = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt", encoding="utf-8") as lines:
+    with opener(file, "rt", encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _text_field(line, f"{file}:{number}")

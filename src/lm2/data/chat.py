@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm2.data.order import key_of, permuted
 from lm2.data.packing import IGNORED, lay_out, window_starts
+from lm2.data.sources import checked, damage_named
 from lm2.progress import TimeLeft
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def conversations(path: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Place and messages of each line of a JSONL file: `messages`, and a `document` that goes before the first.
 
     Raises:
-        ValueError: a line that is no conversation (named), or none at all.
+        ValueError: a line that is no conversation (named), none at all, or a file that is not UTF-8.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give a JSONL file with a conversation in `messages` on each line")
     count = 0
-    with path.open(encoding="utf-8") as lines:
+    with damage_named(path), path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 count += 1
@@ -58,9 +59,14 @@ def _messages(line: str, where: str) -> list[dict[str, str]]:
         )
     if not any(m["role"] == "assistant" for m in messages):
         raise ValueError(f"{where} has {len(messages)} messages and 0 of the assistant: there is nothing to learn")
-    if isinstance(document := row.get("document"), str):
+    document = row.get("document")
+    if document is not None and not isinstance(document, str):
+        raise ValueError(f"{where}: `document` holds {type(document).__name__}, not text: repair the line or remove it")
+    if document is not None:
         first = next(m for m in messages if m["role"] != "system")
         first["content"] = f"{document}\n\n{first['content']}"
+    for message in messages:
+        checked("".join(message.values()), where)
     return messages
 
 

@@ -184,13 +184,18 @@ def checked(text: str, where: str) -> str:
     """The text itself.
 
     Raises:
-        ValueError: it has half of a pair of surrogates (JSON can), which is no character and no tokenizer takes.
+        ValueError: it has half of a pair of surrogates, which is no character and no tokenizer takes. JSON can have
+            one, and Python makes one of each byte of a command line or standard input that is not UTF-8.
     """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        half = text[error.start].encode("ascii", "backslashreplace").decode()
-        raise ValueError(f"{where}: {half} is half of a character: repair the line or remove it") from None
+        half = ord(text[error.start])
+        what, remedy = "half of a character", "repair the line or remove it"
+        if 0xDC80 <= half <= 0xDCFF:
+            what = f"the byte {half - 0xDC00:#x}, which is not UTF-8, or {what}"
+            remedy = f"convert the text, or {remedy}"
+        raise ValueError(f"{where}: \\u{half:x} is {what}: {remedy}") from None
     return text
 
 
@@ -209,7 +214,7 @@ def _read(file: Path, column: str) -> Iterator[tuple[str, float]]:
         if file.suffix == ".parquet":
             yield from _read_parquet(file, column)
         elif file.suffix == ".txt":
-            yield file.read_text(encoding="utf-8"), 1.0
+            yield file.read_text(encoding="utf-8-sig"), 1.0  # a byte-order mark is no text
         else:
             yield from _read_lines(file, column)
 

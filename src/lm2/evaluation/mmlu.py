@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lm2.data.sources import damage_named
 from lm2.evaluation import mmlu_report
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs
@@ -173,7 +174,8 @@ def read_questions(data: str | Path, split: str, subject: str) -> list[Question]
         data: a folder or a zip file with the folders dev/ and test/, at its top or one level down.
 
     Raises:
-        ValueError: no such file in it, or a line that is not six fields ending in A, B, C or D (file and line named).
+        ValueError: no such file in it, one that is not UTF-8, or a line that is not six fields ending in A, B, C or D
+            (file and line named).
     """
     name = f"{split}/{subject}_{split}.csv"
     where, text = _read_text(Path(data), name)
@@ -196,13 +198,16 @@ def _read_text(data: Path, name: str) -> tuple[str, str]:
         found = next((path for path in _inside(data, name) if path.is_file()), None)
         if found is None:
             raise ValueError(f"{data} has no {name}: give the folder that holds dev/ and test/")
-        return str(found), found.read_text(encoding="utf-8")
+        with damage_named(found):
+            return str(found), found.read_text(encoding="utf-8-sig")  # a byte-order mark is no text
     try:
         with zipfile.ZipFile(data) as archive:
             inside = next((entry for entry in archive.namelist() if entry == name or entry.endswith(f"/{name}")), None)
             if inside is None:
                 raise ValueError(f"{data} has no {name}: give a zip that holds dev/ and test/")
-            return f"{data}:{inside}", archive.read(inside).decode("utf-8")
+            where = f"{data}:{inside}"
+            with damage_named(Path(where)):
+                return where, archive.read(inside).decode("utf-8-sig")
     except zipfile.BadZipFile as error:
         raise ValueError(f"{data} is not a zip file, or cut short ({error}): download it again") from error
 
