@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,8 +32,8 @@ def write_lines(path: Path, texts=TEXTS, column="text") -> Path:
     return path
 
 
-def files_of(store: Store) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (store.folder / "shards").iterdir()}
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
 
 
 def whole(tokenizer, text: str) -> list[int]:
@@ -134,7 +135,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, tokenizer, m
         Store(tmp_path / "out")
     first, at = list(written), -1
     again = prepare([source], tokenizer, tmp_path / "out", processes=1, shard_tokens=300)
-    assert files_of(again) == files_of(expected)
+    assert files_of(again.folder) == files_of(expected.folder)
     assert not set(first) & set(written[len(first) :])
     assert again.fingerprint == expected.fingerprint
     written.clear()
@@ -151,7 +152,7 @@ def test_several_processes_write_the_same_bytes_as_one_and_hand_back_an_error(tm
     source = FileSource("x", tmp_path / "in")
     one = prepare([source], tokenizer, tmp_path / "one", processes=1, shard_tokens=200)
     two = prepare([source], tokenizer, tmp_path / "two", processes=2, shard_tokens=200)
-    assert files_of(two) == files_of(one)
+    assert files_of(two.folder) == files_of(one.folder)
     write_lines(tmp_path / "in" / "3.jsonl", column="content")
     with pytest.raises(ValueError, match=r"3\.jsonl:1 has no column 'text'"):
         prepare([source], tokenizer, tmp_path / "three", processes=2)
@@ -178,7 +179,7 @@ def test_a_command_killed_while_several_processes_work_goes_on_to_the_same_bytes
     expected = prepare(sources, tokenizer, tmp_path / "never", processes=1, shard_tokens=20000)
     for part in shards.glob(".*.part"):  # of the killed processes; nothing reads them
         part.unlink()
-    assert files_of(Store(tmp_path / "out")) == files_of(expected)
+    assert files_of(tmp_path / "out") == files_of(expected.folder)
 
 
 def test_a_full_disk_keeps_the_finished_shards_and_the_next_run_goes_on(tmp_path, tokenizer, monkeypatch):
@@ -298,13 +299,51 @@ def test_going_on_with_other_settings_files_or_tokenizer_is_refused(tmp_path, to
         prepare([source], tokenizer, tmp_path / "out", processes=1, shard_tokens=7)
     with pytest.raises(ValueError, match=r"limit: null then, 3 now"):
         prepare([source], tokenizer, tmp_path / "out", processes=1, limit=3)
-    with pytest.raises(ValueError, match=r"sources: x \(1 parts, weight None\) then, y \(1 parts, weight None\) now"):
+    message = r"x \(1 parts with digest (\w{8}), weight None\) then, y \(1 parts with digest \1, weight None\) now"
+    with pytest.raises(ValueError, match=message):
         prepare([FileSource("y", path)], tokenizer, tmp_path / "out", processes=1)
     tokenizer_json = json.loads((tmp_path / "out" / "plan.json").read_text())
     tokenizer_json["tokenizer"]["fingerprint"] = "0" * 64
     (tmp_path / "out" / "plan.json").write_text(json.dumps(tokenizer_json))
     with pytest.raises(ValueError, match=rf"tokenizer: 0{{12}} then, {fingerprint(tokenizer)[:12]} now"):
         prepare([source], tokenizer, tmp_path / "out", processes=1)
+
+
+def test_files_are_known_by_what_they_hold(tmp_path, tokenizer, monkeypatch):
+    """One that kept its size is another, and one that was copied is the same."""
+    monkeypatch.setattr(preparing, "BATCH_DOCUMENTS", 4)
+    path, out, write = write_lines(tmp_path / "x.jsonl"), tmp_path / "out", preparing.write_shard
+
+    def stopping(stem, *parts):
+        if stem.name.endswith("0002"):
+            raise Killed
+        return write(stem, *parts)
+
+    monkeypatch.setattr(preparing, "write_shard", stopping)
+    with pytest.raises(Killed):
+        prepare([FileSource("x", path)], tokenizer, out, processes=1, shard_tokens=300)
+    monkeypatch.setattr(preparing, "write_shard", write)
+    before, kept = path.read_bytes(), files_of(out)
+    write_lines(path, TEXTS[::-1])
+    assert path.stat().st_size == len(before)
+    with pytest.raises(
+        ValueError, match=r"x \(1 parts with digest (\w{8}),.* then, x \(1 parts with digest (?!\1)\w{8},"
+    ):
+        prepare([FileSource("x", path)], tokenizer, out, processes=1, shard_tokens=300)
+    assert files_of(out) == kept
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "x.jsonl").write_bytes(before)
+    os.utime(tmp_path / "copy" / "x.jsonl", (0, 0))
+    store = prepare([FileSource("x", tmp_path / "copy" / "x.jsonl")], tokenizer, out, processes=1, shard_tokens=300)
+    assert [ids.tolist() for ids in store.documents("x")] == [whole(tokenizer, text) for text in TEXTS]
+
+
+def test_the_reading_before_the_tokenizing_says_what_it_does(tmp_path, tokenizer, monkeypatch, capsys):
+    monkeypatch.setattr("lm2.progress.LINE_EVERY", 0.0)
+    prepare([FileSource("x", as_folder(tmp_path))], tokenizer, tmp_path / "out", processes=1)
+    found = re.findall(r"reading the files of x to know them again: (\d+) %", capsys.readouterr().err)
+    assert len(found) == 2
+    assert 0 < int(found[0]) < int(found[1]) == 100
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path, tokenizer):

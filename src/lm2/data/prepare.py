@@ -5,6 +5,7 @@ a record is whole, and a stopped run goes on behind the last one of each part. W
 the plan: an interrupted run ends in the same bytes as any other.
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -198,8 +199,15 @@ def _compared(name: str, value: Any) -> Any:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(f"{s['name']} ({len(s['parts'])} parts, weight {s['weight']})" for s in value)
+        return ", ".join(
+            f"{s['name']} ({len(s['parts'])} parts with digest {_digest(s['parts'])}, weight {s['weight']})"
+            for s in value
+        )
     return str(value)[:12] if isinstance(value, str) else json.dumps(value)
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def _result(source: Source, jobs: list[Job]) -> dict[str, Any]:
