@@ -27,6 +27,14 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def check_place(option: str, path: Path) -> None:
+    """Raises ValueError if no file can be written there: it is a folder, or its folder is missing."""
+    if path.is_dir():
+        raise ValueError(f"{option} is {path}, which is a folder: give a file")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{option} is {path}, and there is no folder {path.parent}: make it first")
+
+
 def content_digest(path: Path, suffixes: tuple[str, ...]) -> str:
     """A short hash of a file, or of the files below a folder that end so, with their names in it.
 

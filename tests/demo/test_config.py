@@ -12,6 +12,7 @@ from lm2.demo.config import DemoConfig
     [
         ({"babi": Path("b")}, ValueError, "they are b and None"),
         ({"books": Path("b")}, ValueError, "they are None and b"),
+        ({"seed": -1}, ValueError, "--seed is -1: it must be 0 or more"),
         ({"scale": 0.0}, ValueError, r"above 0, it is 0\.0"),
         ({"questions": 3}, ValueError, "4 or more, it is 3"),
         ({"segments": (2, 2)}, ValueError, r"\(2, 2\)"),

@@ -60,6 +60,14 @@ def test_the_command_prints_and_writes(reports, tmp_path, capsys):
     assert json.loads(out.read_text()) == compare(*reports)
 
 
+def test_the_place_of_the_file_is_looked_at_first(tmp_path, capsys):
+    for out, message in ((tmp_path / "no" / "x.json", f"there is no folder {tmp_path / 'no'}"), (tmp_path, "a folder")):
+        assert main(["eval", "compare", "a.json", "b.json", "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert f"--out is {out}, " in error
+        assert message in error
+
+
 def test_cells_with_texts_that_were_too_long_are_left_out_and_named(reports):
     change(reports[1], lambda report: report["cells"][1].update(too_long=4))
     found = compare(*reports)

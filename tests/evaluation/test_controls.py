@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import pytest
-
 from lm2.evaluation.controls import CONTROLS, MEANINGS, Asker, Query, conditions, main_condition, partner
 
 
@@ -142,8 +140,3 @@ def test_a_model_without_memory_has_nothing_to_prepare():
     runner = Plain()
     asker(runner).prepare([Query(Sample(0), "plain"), Query(Sample(0), "question")])
     assert runner.asked == []
-
-
-def test_exchanging_needs_another_sample():
-    with pytest.raises(ValueError, match="at least 2 samples in a cell, and there is 1"):
-        asker(Memory()).answer(Sample(0), "exchanged", None)

@@ -208,7 +208,6 @@ def test_lengths_and_models_can_have_their_own_number_of_samples(models, tmp_pat
         (("--batch-size", "0"), "--batch-size is 0"),
         (("--babi", "/nowhere"), "--babi: there is nothing at /nowhere"),
         (("--released", "x", "--babi", "."), "--released x brings its own questions"),
-        (("--samples", "1"), "exchanged needs at least 2 samples in a cell, and there is 1"),
     ],
 )
 def test_bad_options_are_one_line(models, tmp_path, flags, message, capsys):
@@ -216,6 +215,19 @@ def test_bad_options_are_one_line(models, tmp_path, flags, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_a_memory_that_cannot_be_exchanged_is_told_before_anything_is_asked(models, tmp_path, monkeypatch, capsys):
+    flags = ("--tasks", "qa1", "--lengths", "0k", "1k", "--samples", "2", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "load_runner", lambda *_: pytest.fail("a model was loaded"))
+        assert run(models, tmp_path, *flags) == 2
+    assert (
+        "exchanged needs at least 2 samples in a cell, and qa1 1k has 1: ask 2 or more, or leave it out with "
+        "--controls reset frozen"
+    ) in capsys.readouterr().err
+    assert run(models[1:], tmp_path / "lm2", *flags, "--controls", "reset", "frozen") == 0
+    assert run(models[:1], tmp_path / "llama", *flags) == 0
 
 
 def test_a_sample_is_known_by_its_facts_and_their_places(background):

@@ -33,8 +33,10 @@ def run(options: Options) -> None:
     from rich.markdown import Markdown
 
     from lm2.evaluation.compare import compare, markdown
-    from lm2.files import write_json
+    from lm2.files import check_place, write_json
 
+    if options.out is not None:
+        check_place("--out", options.out)
     found = compare(options.first, options.second, *(options.models or ()))
     if options.out is not None:
         write_json(options.out, found)

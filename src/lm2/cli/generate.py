@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from lm2.cli.checkpoint import load
+from lm2.files import check_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,10 +56,6 @@ class Options:
             raise ValueError("--max-new-tokens is 0, which only reads: give --cache FILE, or nothing would be kept")
         if self.max_new_tokens < 0:
             raise ValueError(f"--max-new-tokens is {self.max_new_tokens}: it must be 1 or more, or 0 with --cache")
-        if self.cache is not None and self.cache.is_dir():
-            raise ValueError(f"--cache is {self.cache}, which is a folder: give a file")
-        if kept and not self.cache.absolute().parent.is_dir():
-            raise ValueError(f"--cache is {self.cache}, and there is no folder {self.cache.parent}: make it first")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"--temperature is {self.temperature}: it must be 0 (greedy) or more, and finite")
         if not 0 <= self.seed < 2**32:
@@ -68,6 +65,8 @@ class Options:
                 f"--read-only needs a memory that was kept, and --cache is {self.cache or 'not given'}: read a text "
                 "into one first, with --cache FILE --max-new-tokens 0"
             )
+        if self.cache is not None:
+            check_place("--cache", self.cache)
 
 
 def run(options: Options) -> None:

@@ -42,6 +42,8 @@ class DemoConfig:
             ValueError: an option is out of range, or goes with another that is missing.
             FileNotFoundError: a folder that is not there.
         """
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}: it must be 0 or more")
         if (self.babi is None) != (self.books is None):
             raise ValueError(
                 f"--babi and --books go together, they are {self.babi} and {self.books}: give both or none"

@@ -19,7 +19,7 @@ from rich.console import Console
 from lm2.evaluation.babilong import Sample, SampleSource
 from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.controls import QUESTION, Asker, Query, conditions, partner
-from lm2.evaluation.models import Runner, TooLong, load_runner, parse_specs
+from lm2.evaluation.models import ModelSpec, Runner, TooLong, load_runner, parse_specs, segment_length_of
 from lm2.evaluation.prompts import prompt_parts
 from lm2.evaluation.records import Records, share, wait_for_all
 from lm2.evaluation.tokens import n_tokens
@@ -71,11 +71,13 @@ def evaluate(config: BabilongConfig, source: SampleSource) -> list[Asked]:
         What was asked for of all processes, once they have finished.
 
     Raises:
-        ValueError: a model or the samples cannot be had, or answers of other settings are in the folder.
+        ValueError: a model or the samples cannot be had, a cell has no memory to exchange, or answers of other settings
+            are in the folder.
     """
     specs = parse_specs(config.models, limits=True)
     console = Console(quiet=share()[0] > 0)
     cells = dict(config.cells(source))
+    _check_exchange(config, specs, cells)
     asked = []
     for spec in specs:
         runner = load_runner(spec, config.runner_options())
@@ -86,6 +88,16 @@ def evaluate(config: BabilongConfig, source: SampleSource) -> list[Asked]:
         del runner  # the next model needs its place
     wait_for_all()
     return [Asked(name, facts, _wanted(records, keys)) for name, facts, records, keys in asked]
+
+
+def _check_exchange(config: BabilongConfig, specs: Sequence[ModelSpec], cells: dict[Cell, list[Sample]]) -> None:
+    """Raises ValueError if a memory is to be exchanged in a cell of one sample: found before a model is loaded."""
+    alone = [cell for cell, samples in cells.items() if len(samples) == 1]
+    if alone and "exchanged" in config.controls and any(segment_length_of(spec.source) for spec in specs):
+        raise ValueError(
+            f"the control exchanged needs at least 2 samples in a cell, and {' '.join(alone[0])} has 1: ask 2 or more, "
+            "or leave it out with --controls reset frozen"
+        )
 
 
 def _wanted(records: Records, keys: list[tuple[tuple[str, str, int, str], int | None]]) -> list[dict[str, Any]]:

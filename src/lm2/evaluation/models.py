@@ -156,6 +156,18 @@ def parse_specs(texts: Iterable[str], *, limits: bool = False) -> list[ModelSpec
     return specs
 
 
+def segment_length_of(source: str) -> int | None:
+    """Tokens of a segment of a model with a memory, from its configuration alone; None of other models."""
+    from transformers import PreTrainedConfig
+
+    if Path(source).is_file():
+        return None
+    try:
+        return PreTrainedConfig.get_config_dict(source)[0].get("segment_length")
+    except OSError:
+        return None  # loading the model says what is wrong
+
+
 def load_runner(spec: ModelSpec, options: RunnerOptions) -> Runner:
     """Load a model and make its runner.
 

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from lm2.data.background import TEXT_SUFFIXES, read_texts
 from lm2.evaluation import perplexity_report
 from lm2.evaluation.codec import Codec, codec_of
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.mmlu import describe, identity
-from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs
+from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs, segment_length_of
 from lm2.evaluation.options import PerplexityOptions
 from lm2.evaluation.records import Records, share, wait_for_all
 from lm2.evaluation.runners.attention import max_positions
@@ -62,22 +62,13 @@ def common_length(specs: list[ModelSpec], wanted: int | None) -> int:
     Raises:
         ValueError: two memory models have different ones, or one differs from the wanted length.
     """
-    lengths = {spec.name: length for spec in specs if (length := _own_length(spec.source)) is not None}
+    lengths = {spec.name: length for spec in specs if (length := segment_length_of(spec.source)) is not None}
     if wanted is not None:
         lengths["--segment-length"] = wanted
     if len(set(lengths.values())) > 1:
         named = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ValueError(f"segments must have one length to be compared, and there are {named}: measure them apart")
     return next(iter(lengths.values()), PLAIN_LENGTH)
-
-
-def _own_length(source: str) -> int | None:
-    if Path(source).is_file():
-        return None
-    try:
-        return PreTrainedConfig.get_config_dict(source)[0].get("segment_length")
-    except OSError:
-        return None  # loading the model says what is wrong
 
 
 def measure_model(
