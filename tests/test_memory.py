@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from lm2 import LM2Config, LM2ForCausalLM
 from lm2.memory import LM2Memory, Worth, WriteGate, initial_bank
@@ -21,6 +22,24 @@ def test_the_initial_bank_is_the_identity_and_then_other_orthonormal_bases(slots
     for base in bank_ND.split(width):
         assert torch.allclose(base @ base.T, torch.eye(len(base)), atol=1e-5)
     assert torch.equal(bank_ND, initial_bank(slots, width))
+
+
+def test_what_is_kept_of_the_bases_is_no_stand_in():
+    """Neither of shapes without numbers, nor one of inference, nor of another number format."""
+    with FakeTensorMode():
+        assert isinstance(initial_bank(23, 7), FakeTensor)
+    with torch.inference_mode():
+        initial_bank(23, 7)
+    start_ND, weight = initial_bank(23, 7), torch.ones(1, requires_grad=True)
+    (start_ND * weight).sum().backward()
+    assert weight.grad.item() == pytest.approx(start_ND.sum().item(), rel=1e-5)
+    with FakeTensorMode():
+        assert isinstance(initial_bank(23, 7), FakeTensor)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(initial_bank(23, 7), start_ND)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_initial_rows_differ():

@@ -38,13 +38,14 @@ def initial_bank(slots: int, width: int, device: torch.device | str | None = Non
 
     Source: LM2 (arXiv 2502.06049, section 2.1), the identity start; the rows beyond D are ours.
     """
+    real = type(torch.empty(0, device="cpu")) is Tensor  # and none that stands in for one, which nothing may keep
+    further = _kept_cosines if real else _signed_cosines
     bases = [torch.eye(min(slots, width), width, dtype=torch.float32, device=device)]
     for seed in range((slots - 1) // width):
-        bases.append(_signed_cosines(width, seed).to(device))
+        bases.append(further(width, seed).to(device))
     return torch.cat(bases)[:slots]
 
 
-@functools.cache  # every block asks for it in every call, and the bases of 2,048 slots take 45 ms
 def _signed_cosines(width: int, seed: int) -> Tensor:
     row = torch.arange(width, dtype=torch.float64, device="cpu")[:, None]
     column = torch.arange(width, dtype=torch.float64, device="cpu")[None, :]
@@ -53,6 +54,9 @@ def _signed_cosines(width: int, seed: int) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(seed)
     sign = torch.randint(0, 2, (width,), generator=generator, device="cpu") * 2 - 1
     return (basis * sign).float()
+
+
+_kept_cosines = functools.cache(_signed_cosines)  # every block asks in every call, and those of 2,048 slots take 45 ms
 
 
 def normalise(bank_RND: Tensor) -> Tensor:
