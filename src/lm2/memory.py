@@ -38,7 +38,8 @@ def initial_bank(slots: int, width: int, device: torch.device | str | None = Non
 
     Source: LM2 (arXiv 2502.06049, section 2.1), the identity start; the rows beyond D are ours.
     """
-    real = type(torch.empty(0, device="cpu")) is Tensor  # and none that stands in for one, which nothing may keep
+    # A tensor that stands in for others, of a compiler or of shapes alone, must not be kept for those to come.
+    real = type(torch.empty(0, device="cpu")) is Tensor and not torch.compiler.is_compiling()
     further = _kept_cosines if real else _signed_cosines
     bases = [torch.eye(min(slots, width), width, dtype=torch.float32, device=device)]
     for seed in range((slots - 1) // width):
