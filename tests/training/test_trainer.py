@@ -326,7 +326,7 @@ def test_muon_takes_the_matrices_between_the_ends(tmp_path, model):
     assert {group["lr"] for group in groups if group["muon"]} <= {0.5, 1.5}
     optimizer = make_optimizer(built, run)
     optimizer.param_groups[-1]["lr"] = 7.0
-    assert any(group["lr"] == 7.0 for part in optimizer.optimizers.values() for group in part.param_groups)
+    assert any(group["lr"] == 7.0 for part in optimizer.optimizers for group in part.param_groups)
 
 
 def test_muon_has_its_own_decay(tmp_path):
