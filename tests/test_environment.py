@@ -8,8 +8,6 @@ import pytest
 
 from lm2 import environment
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
 def source(tmp_path, monkeypatch) -> Path:

@@ -274,7 +274,7 @@ class LM2Cache(Cache):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, of a newer schema, or of another model.
+            ValueError: the file is damaged, of another schema, or of another model.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no cache file {path}: check the path, or save a cache there first")
