@@ -14,7 +14,7 @@ from lm2.processes import Processes, usable_processors
 from lm2.progress import TimeLeft
 from lm2.reproduce import full, full_page, material, page, results
 from lm2.reproduce.config import ReproduceConfig
-from lm2.reproduce.schedule import Part, Run, dry_run, next_part, steps_by_part
+from lm2.reproduce.schedule import Part, Run, dry_run, next_part, steps_by_part, summed, whole_seconds
 from lm2.reproduce.sizes import NAMES
 from lm2.reproduce.steps import Step
 from lm2.settings import check_settings
@@ -64,24 +64,33 @@ def report(config: ReproduceConfig, runs: Sequence[Run], console: Console) -> li
 
 
 class Progress:
-    """What is left of runs, and the expected seconds of what is done; a step that is done is not looked at again."""
+    """What is left of runs, and of how long they take with so many processes the expected seconds that are over.
 
-    def __init__(self, runs: Sequence[Run]):
-        self.left = steps_by_part(runs)
-        self.total = sum(step.seconds for _, step in self.left)
-        self._finished = 0.0
+    A part that waits for its backbone, or for a process, is not as far off as all the work before it: what is left is
+    planned anew at each look. A step that is done is not looked at again.
+    """
+
+    def __init__(self, runs: Sequence[Run], processes: int):
+        self.left, self.processes = steps_by_part(runs), processes
+        self.total = self._planned([0.0] * len(self.left))
 
     def seconds(self) -> float:
         """Look, and count."""
-        shares = [(part, step, step.share()) for part, step in self.left]
-        self._finished += sum(step.seconds for _, step, share in shares if share >= 1)
-        self.left = [(part, step) for part, step, share in shares if share < 1]
-        return self._finished + sum(step.seconds * share for _, step, share in shares if share < 1)
+        shares = [step.share() for _, step in self.left]
+        over = self.total - self._planned(shares)
+        self.left = [own for own, share in zip(self.left, shares, strict=True) if share < 1]
+        return over
+
+    def _planned(self, shares: Sequence[float]) -> float:
+        pairs = zip(self.left, shares, strict=True)
+        left = summed((part, step.seconds * (1 - share)) for (part, step), share in pairs if share < 1)
+        return whole_seconds(left, self.processes)
 
 
 def work(runs: Sequence[Run], console: Console) -> None:
     """Do the parts that are not done, and show one bar for all of them."""
-    progress = Progress(runs)
+    side_by_side = min(SIDE_BY_SIDE, usable_processors())
+    progress = Progress(runs, side_by_side)
     progress.seconds()
     waiting = list(dict.fromkeys(part for part, _ in progress.left))
     configs = {run.name: run.config for run in runs}
@@ -91,7 +100,7 @@ def work(runs: Sequence[Run], console: Console) -> None:
     with Processes() as processes, bar:
         while waiting or processes.running:
             running = [part for part, name in names.items() if name in processes.running]
-            if len(running) < min(SIDE_BY_SIDE, usable_processors()) and (part := next_part(waiting, running)):
+            if len(running) < side_by_side and (part := next_part(waiting, running)):
                 waiting.remove(part)
                 folder = configs[part.run].out
                 processes.start(names[part], "lm2.reproduce.part", [str(folder), part.name], folder / part.name)

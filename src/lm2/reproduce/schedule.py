@@ -4,7 +4,7 @@ A part waits for the backbone of its run and for a free process, and for nothing
 trained, parts of another are done.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lm2.reproduce.config import ReproduceConfig
@@ -55,6 +55,14 @@ def next_part(waiting: Sequence[Part], running: Collection[Part]) -> Part | None
     return next((part for part in waiting if part.name == BASE or part.run not in missing), None)
 
 
+def summed(seconds: Iterable[tuple[Part, float]]) -> dict[Part, float]:
+    """The seconds of each part, in the order of its first step."""
+    parts: dict[Part, float] = {}
+    for part, more in seconds:
+        parts[part] = parts.get(part, 0.0) + more
+    return parts
+
+
 def whole_seconds(parts: Mapping[Part, float], processes: int = 2) -> float:
     """How long parts take that start in this order as soon as they can."""
     waiting, running, now = list(parts), dict[Part, float](), 0.0
@@ -69,10 +77,7 @@ def whole_seconds(parts: Mapping[Part, float], processes: int = 2) -> float:
 
 def expected_seconds(runs: Sequence[Run]) -> float:
     """How long the runs take in all, their reports with them."""
-    parts: dict[Part, float] = {}
-    for part, step in steps_by_part(runs):
-        parts[part] = parts.get(part, 0.0) + step.seconds
-    return whole_seconds(parts) + REPORT * len(runs)
+    return whole_seconds(summed((part, step.seconds) for part, step in steps_by_part(runs))) + REPORT * len(runs)
 
 
 def dry_run(runs: Sequence[Run]) -> str:
