@@ -27,7 +27,7 @@ demo: $(VENV)/.stamp-demo ## train and compare three small models (10 minutes on
 reproduce: $(VENV)/.stamp-reproduce ## compare LM2 with RMT, ARMT and plain attention on BABILong (150 minutes on two cores)
 	$(VENV)/bin/lm2 reproduce $(if $(SMOKE),--smoke --out runs/reproduce-smoke) $(ARGS)
 
-reproduce-full: $(VENV)/.stamp-reproduce ## the same and two more seeds, each task alone, qa6 to qa10 (18 hours on two cores)
+reproduce-full: $(VENV)/.stamp-reproduce ## the same and two more seeds, each task alone, qa6 to qa10 (24 hours on two cores)
 	$(VENV)/bin/lm2 reproduce --full $(if $(SMOKE),--smoke --out runs/reproduce-smoke) $(ARGS)
 
 test: $(VENV)/.stamp-dev ## run the tests that are not slow (two processes, at most 10 minutes)
