@@ -57,7 +57,7 @@ COMMANDS = {
     ),
     "export": Command(
         "lm2.cli.export",
-        "make a model folder of a training checkpoint, whole or in shards",
+        "make a model folder from a training checkpoint, whole or in shards",
         "lm2 export runs/one/checkpoint-1000 my-lm2",
     ),
     "info": Command(
@@ -82,7 +82,7 @@ COMMANDS = {
     ),
     "train books": Command(
         "lm2.cli.train_books",
-        "train a model, small or pretrained, that remembers what books say of people",
+        "train a model, small or pretrained, to remember what books say of people",
         "lm2 train books --books books/train.jsonl.gz",
     ),
     "train pretrain-tiny": Command(
@@ -117,7 +117,7 @@ COMMANDS = {
     ),
     "eval needle": Command(
         "lm2.cli.eval_needle",
-        "find a pass key in long texts, by depth and length",
+        "find a pass key, or a fact about a person, in long texts, by depth and length",
         "lm2 eval needle smollm2-lm2 plain=SmolLM2-135M-Instruct.gguf --lengths 1024 4096",
     ),
     "eval ruler": Command(

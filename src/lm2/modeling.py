@@ -238,8 +238,8 @@ class LM2Model(LM2PreTrainedModel):
             position_ids: only used to find the borders of packed documents, and only without a mask and a cache;
                 positions inside a segment are always counted from the real tokens.
             past_key_values: the state to go on from; it is updated and returned.
-            use_cache: whether a call that is passed no state returns one; a state that is passed is always gone on
-                with.
+            use_cache: whether a call without `past_key_values` returns a state; a state that is passed is always
+                continued.
 
         Returns:
             Hidden states (B, L, D), zeros at pads, and the cache.

@@ -41,9 +41,9 @@ class Options:
     read_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave the file of the memory as it is: the prompt and its continuation are forgotten."""
     chat: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Give the prompt as a user's message, in the model's chat format; with a memory of something, as a further one."""
+    """Give the prompt as a user's message in the chat format; after a memory that was kept, as a further message."""
     max_new_tokens: int = 64
-    """Stop after so many tokens; 0 only reads the prompt, into --cache."""
+    """Stop after so many tokens; 0 only reads the prompt into --cache and prints nothing."""
     temperature: float = 0.0
     """0 takes the likeliest token each time; higher values sample."""
     seed: int = 0

@@ -27,13 +27,13 @@ class Options:
     text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
     """A text file; - reads standard input."""
     ask: tuple[str, ...] = ()
-    """Questions, each asked after the text by itself; without any, only what is written is told."""
+    """Questions, each asked by itself after the text; without any, only what was written is shown."""
     out: Path = Path("runs/look")
     """Folder of the page, the picture and the numbers."""
     without: int = 3
-    """Leave out so many places, those read most, each by itself and all together, and see what the answer is then."""
+    """How many places (runs of written tokens) to leave out, those read most: each alone, then all together."""
     max_new_tokens: int = 8
-    """Tokens of an answer, at most; its probability is that of all of them, so give 1 for a model that does not end."""
+    """Most tokens of an answer. Its probability is that of all of them: give 1 for a model that ends no answer."""
 
 
 def run(options: Options) -> None:

@@ -38,9 +38,9 @@ class BabilongConfig:
     lengths: tuple[str, ...] = ("0k", "1k", "2k", "4k")
     """Lengths of the texts in GPT-2 tokens, 0k to 10M."""
     samples: tuple[int, ...] | None = None
-    """Samples of each cell, one number or one for each length; all of the set when not given."""
+    """Samples of each cell (a task at a length), one number or one for each length; all of the set when not given."""
     sample_set: Literal["100", "1000"] = "100"
-    """Of which released set the samples made here are the rows."""
+    """Which released set the samples made here follow, row by row: of 100 or of 1,000 samples a cell."""
     released: str | None = None
     """Released samples: RMT-team/babilong on the hub, or a folder with its files; made here when not given."""
     babi: Path | None = None
@@ -52,13 +52,14 @@ class BabilongConfig:
     rule: Literal["official", "exact", "substring", "word"] = "official"
     """Scoring rule of the tables; the JSON file has the numbers of all rules."""
     controls: tuple[Control, ...] = ("reset", "frozen", "exchanged")
-    """Conditions under which a memory is also asked."""
+    """Conditions under which a memory is also asked: reset before each segment, frozen after half of the text, or
+    exchanged for that of another story."""
     instruction: bool = False
     """Put the task's official instruction before the text."""
     examples: bool = False
     """Put the task's official examples before the text."""
     post_prompt: bool = False
-    """Put the official demand on the form of the answer before the text."""
+    """Put the official request for the form of the answer before the text."""
     chat: bool = False
     """Ask in the model's chat format."""
     max_new_tokens: int = 20
@@ -74,7 +75,7 @@ class BabilongConfig:
     dtype: Dtype = "auto"
     """Precision of the weights: float32 on a CPU and bfloat16 on a GPU when auto."""
     device: str | None = None
-    """Where models run; the process's GPU if there is one."""
+    """Where models run, such as cuda:1; the process's GPU if there is one when not given."""
     anchors: bool = False
     """Add the published numbers of the LM2 paper and the BABILong leaderboard to the report."""
 

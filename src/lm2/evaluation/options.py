@@ -18,8 +18,8 @@ class ModelOptions:
     """What all evaluations need to know of their models."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL ...")]
-    """Models, each [NAME=]SOURCE: a folder, a GGUF file or a hub name. For needles also @KIND[:NUMBER], as for
-    lm2 eval babilong."""
+    """Models, each [NAME=]SOURCE: a folder, a GGUF file or a hub name. `lm2 eval needle` also takes @KIND[:NUMBER]
+    after it, as `lm2 eval babilong` does."""
     dtype: Dtype = field(default="auto", kw_only=True)
     """Precision of the weights; auto is float32 on a CPU and bfloat16 on a GPU."""
     device: str | None = field(default=None, kw_only=True)

@@ -194,13 +194,13 @@ class BabilongOptions(FinetuneOptions):
     density: float = 0.5
     """Largest share of a row that facts and questions may take."""
     write_cost: float = 100.0
-    """Price on writing in background alone, of which 8 segments are read beside the rows of each pass, so that what is
-    of no interest is not written; 0 for none."""
+    """Price on writing at background alone, of which 8 segments are read beside the rows of each pass, so that the
+    memory learns not to write it; 0 for none."""
     write_cost_rise: tuple[float, float] = (0.4, 0.8)
     """Shares of all steps between which the price rises, by equal factors: 0 0 for all of it from the start."""
     roll_outs: bool = False
-    """In half of the passes the banks of a row, read half, walk through up to 64 segments of background before the rest
-    is read: training on the states of long texts, for the price of the writes. One process only."""
+    """In half of the passes, when half of a row has been read, its banks read up to 64 segments of background before
+    the rest: training on the states of long texts, at the cost of the writes alone. One process only."""
 
 
 @dataclass(frozen=True, kw_only=True)

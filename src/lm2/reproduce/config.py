@@ -14,8 +14,8 @@ TASKS = ("qa1", "qa2", "qa3", "qa4", "qa5")
 class ReproduceConfig:
     """Train LM2, RMT, ARMT and a plain model on qa1 to qa5 together, and ask them BABILong's questions to 128k tokens.
 
-    One backbone, equal parameters, equal tokens, a learning rate searched for each in the same way; at most 150 minutes
-    on two cores. Everything that is done is kept, and the same command goes on.
+    One backbone, equal parameters, equal tokens, a learning rate searched for each in the same way; an estimated 150
+    minutes on two cores. Everything that is done is kept, and the same command goes on.
     """
 
     out: Path = Path("runs/reproduce")

@@ -114,7 +114,7 @@ def _published_claims(claimed: Report, far: Report) -> list[str]:
         mean = f"{sum(means) / len(means):.1f} ({len(means)} of {len(lengths)})" if means else ""
         rows.append([f"{row.model} ({row.table})", mean, at_longest.get(row.model, "")])
     header = ["model", f"mean over tasks (lengths published), {', '.join(lengths)}", f"qa1 at {longest}"]
-    text = "The same as published, of far larger models (the paper's has no 8k by itself):"
+    text = "The same as published, of far larger models:"
     return [text, table(header, rows)]
 
 
