@@ -13,6 +13,7 @@ from lm2.evaluation.models import (
     load_runner,
     parse_spec,
     parse_specs,
+    source_name,
 )
 from lm2.evaluation.runners.attention import AttentionRunner
 from lm2.evaluation.runners.memory import StreamingRunner
@@ -46,6 +47,14 @@ def test_a_path_that_looks_like_a_spec_is_a_path(tmp_path, monkeypatch):
     for name in ("a=b", "m@last"):
         (tmp_path / name).mkdir()
         assert parse_spec(name) == ModelSpec(name, name)
+
+
+def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):
+    """Without one its answers would lie in OUT/answers itself, and those of `..` in OUT."""
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    for place, text in (("mine", "."), ("mine/below", ".."), ("mine/below", "../")):
+        monkeypatch.chdir(tmp_path / place)
+        assert parse_spec(text).name == source_name(text) == "mine"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Any
 from lm2.data.sources import damage_named
 from lm2.evaluation import mmlu_report
 from lm2.evaluation.engine import answers_folder
-from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs
+from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs, source_name
 from lm2.evaluation.options import MmluOptions
 from lm2.evaluation.records import Records, mine, share, wait_for_all
 from lm2.progress import counted
@@ -94,7 +94,7 @@ def describe(spec: ModelSpec, model: Any) -> dict[str, Any]:
     """What a report says of a model."""
     return {
         "name": spec.name,
-        "source": Path(spec.source).name,
+        "source": source_name(spec.source),
         "type": model.config.model_type,
         "segment_length": getattr(model.config, "segment_length", None),
         "parameters": model.num_parameters(),

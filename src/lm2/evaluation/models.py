@@ -111,8 +111,14 @@ def parse_spec(text: str) -> ModelSpec:
     if source.startswith("~"):  # behind NAME= no shell has done it
         source = str(Path(source).expanduser())
     kind, number = _kind(ending, text) if at and ending else (None, None)
-    label = Path(source).name.removesuffix(".gguf") + (f"@{ending}" if kind else "")
+    label = source_name(source).removesuffix(".gguf") + (f"@{ending}" if kind else "")
     return ModelSpec(name or label, source, kind, number, limit)
+
+
+def source_name(source: str) -> str:
+    """The last part of a path or hub name; of `.` and what ends in `..`, the name of the folder that it means."""
+    name = Path(source).name
+    return Path(source).resolve().name if name in ("", "..") else name
 
 
 def _limit(text: str) -> tuple[str, int | None]:
@@ -184,7 +190,7 @@ def load_runner(spec: ModelSpec, options: RunnerOptions) -> Runner:
     model, tokenizer = load_model(spec.source, options)
     codec = codec_of(model, tokenizer, chat=options.chat)
     facts = {
-        "source": Path(spec.source).name if Path(spec.source).exists() else spec.source,
+        "source": source_name(spec.source) if Path(spec.source).exists() else spec.source,
         "model_type": model.config.model_type,
         "parameters": model.num_parameters(),
         "dtype": str(model.dtype).removeprefix("torch."),
