@@ -114,6 +114,15 @@ def test_a_row_without_its_fields_is_named(tmp_path, row):
         list(HubBabilong(str(tmp_path)).samples("qa2", "4k"))
 
 
+@pytest.mark.parametrize("text", ["", "[]"])
+def test_a_file_without_samples_is_named(tmp_path, text):
+    """Else its cell would be missing in the report, and a report of no cell cannot be made."""
+    (tmp_path / "data" / "qa2").mkdir(parents=True)
+    (tmp_path / "data" / "qa2" / "4k.json").write_text(text)
+    with pytest.raises(ValueError, match=r"4k\.json holds 0 samples: fetch the file anew"):
+        list(HubBabilong(str(tmp_path)).samples("qa2", "4k"))
+
+
 def test_unknown_cells_are_refused_before_anything_is_fetched(hub):
     with pytest.raises(ValueError, match="task 'qa0'"):
         next(HubBabilong().samples("qa0", "1k"))

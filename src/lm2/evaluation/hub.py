@@ -38,11 +38,11 @@ class HubBabilong:
         """The samples of a cell; the file is fetched first.
 
         Raises:
-            ValueError: unknown task or length; the file cannot be had, or is not such an array.
+            ValueError: unknown task or length; the file cannot be had, is empty, or is not such an array.
         """
         check_task(task)
         n_tokens(length)
-        path = self.file(task, length)
+        path, index = self.file(task, length), -1
         for index, fields in enumerate(json_objects(path)):
             try:
                 sample = stored_sample(task, length, index, fields)
@@ -52,6 +52,8 @@ class HubBabilong:
                     "missing or no text: fetch the file anew."
                 ) from None
             yield sample
+        if index < 0:
+            raise ValueError(f"{path} holds 0 samples: fetch the file anew, or leave that task or length out.")
 
     def file(self, task: str, length: str) -> Path:
         """The path of a cell's file, fetched if it is not in the cache.
