@@ -262,6 +262,8 @@ def test_no_question_no_number():
     ("wrong", "said"),
     [
         ({"subjects": ("alchemy",)}, "--subjects names 'alchemy'"),
+        ({"subjects": ()}, "--subjects names 0 subjects: give at least 1"),
+        ({"general": ()}, "--general names 0 subjects: give at least 1"),
         ({"general": ("alchemy",)}, "--general names 'alchemy'"),
         ({"subjects": ("virology", "virology")}, "--subjects names virology twice"),
         ({"shots": 6}, "--shots is 6: MMLU has 5"),

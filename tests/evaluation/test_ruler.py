@@ -39,6 +39,7 @@ def test_every_task_of_the_harness_s_group_runs_or_has_a_reason():
     [
         ({"tasks": ("niah_single_2",)}, "niah_single_2 is not run here, its text is a set of essays"),
         ({"tasks": ("niah",)}, "there is no RULER task 'niah'"),
+        ({"tasks": ()}, "--tasks names 0 tasks: choose among niah_single_1"),
         ({"lengths": (512,)}, "--lengths names 512: give 1,024"),
         ({"limit": 501}, "--limit is 501: a task has 500"),
         ({"batch_size": 0}, "--batch-size is 0"),

@@ -179,6 +179,8 @@ class RulerOptions(ModelOptions):
     """Folder of the results; a run that was stopped goes on from what is there."""
 
     def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError(f"--tasks names 0 tasks: choose among {', '.join(TASKS)}")
         for task in self.tasks:
             if task in NOT_RUN:
                 raise ValueError(f"{task} is not run here, {NOT_RUN[task]}: choose among {', '.join(TASKS)}")

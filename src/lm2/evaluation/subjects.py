@@ -40,7 +40,9 @@ GENERAL = tuple(subject for subject in SUBJECTS if not subject.startswith(tuple(
 
 
 def check(names: Sequence[str], what: str) -> None:
-    """Raises ValueError if one is not a subject, or is named twice."""
+    """Raises ValueError if there is none, or one is not a subject, or is named twice."""
+    if not names:
+        raise ValueError(f"{what} names 0 subjects: give at least 1, or leave it out")
     unknown = [name for name in names if name not in SUBJECTS]
     if unknown:
         raise ValueError(f"{what} names {unknown[0]!r}, which is none of MMLU's 57 subjects: {', '.join(SUBJECTS)}")
