@@ -15,6 +15,7 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.ENOENT: "no such file or folder: check the path",
     errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
+    errno.EEXIST: "a file of this name is there already: choose another path",
     errno.EISDIR: "this is a folder, a file was expected: check the path",
 }
 

@@ -113,6 +113,7 @@ def test_a_value_of_the_wrong_type_is_an_error(capsys):
             "books: no such file or folder: check the path",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "out/model"), "out/model: the disk is full: free space"),
+        (FileExistsError(errno.EEXIST, "File exists", "out"), "out: a file of this name is there already: choose"),
         (FloatingPointError("not finite: lower the rate"), "not finite: lower the rate"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: permission denied: choose a path you may use"),
     ],
