@@ -1,5 +1,6 @@
 """Progress: lines where there is no terminal, a bar where there is one."""
 
+import contextlib
 import io
 
 import pytest
@@ -76,6 +77,14 @@ def test_what_is_disabled_shows_nothing(clock, terminal):
         clock.now += LINE_EVERY
         progress.advance(task)
     assert file.getvalue() == ""
+
+
+def test_what_hides_the_output_of_a_library_does_not_hide_the_progress(clock, capsys):
+    """MMLU's and RULER's questions are asked while the harness's own output is hidden."""
+    with counted("asking", 8, get_time=clock) as advance, contextlib.redirect_stderr(io.StringIO()):
+        clock.now += LINE_EVERY
+        advance(2)
+    assert capsys.readouterr().err.startswith("asking: 25 %, 0:01:00")
 
 
 def test_counted_counts_on_the_error_stream(clock, capsys):

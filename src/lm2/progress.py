@@ -1,5 +1,6 @@
 """Progress with the time left: a bar in a terminal, elsewhere (a file, the log of a queue) a line a minute."""
 
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -30,7 +31,8 @@ class TimeLeft(Progress):
     """
 
     def __init__(self, console: Console | None = None, **options: Any):
-        console = Console(stderr=True) if console is None else console
+        # rich would look for the stream anew each time, and find the one that hides a library's own output
+        console = Console(file=sys.stderr) if console is None else console
         disable = options.pop("disable", False)
         self._in_lines = not (disable or console.is_terminal or console.is_jupyter)
         columns = (
