@@ -19,6 +19,15 @@ def test_what_was_finished_is_known_to_the_next_run(tmp_path):
     assert again.read() == [{"key": ["qa1", 3], "right": True}]
 
 
+def test_a_piece_that_two_commands_wrote_counts_once(tmp_path):
+    """Both were begun before either had finished it; else a cell of 10 samples would be a cell of 20."""
+    first, second = Records(tmp_path, SETTINGS), Records(tmp_path, SETTINGS)
+    for records in (first, second):
+        records.add((1,), {"right": True})
+    second.add((2,), {"right": False})
+    assert [(record["key"], record["right"]) for record in first.each()] == [([1], True), ([2], False)]
+
+
 def test_an_unfinished_last_line_is_run_again_and_leaves_no_damage(tmp_path):
     records = Records(tmp_path, SETTINGS)
     records.add((1,), {})

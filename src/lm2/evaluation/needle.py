@@ -178,7 +178,7 @@ def run(options: NeedleOptions) -> None:
     asked = [ask_model(spec, options, source, cells) for spec in specs]
     wait_for_all()
     if share()[0] == 0:
-        needle_report.write(options, [(facts, records.read()) for facts, records in asked])
+        needle_report.write(options, [(facts, records.each()) for facts, records in asked])
 
 
 def ask_model(

@@ -53,7 +53,7 @@ def run(options: PerplexityOptions) -> None:
     asked = [measure_model(spec, options, T, digests) for spec in specs]
     wait_for_all()
     if share()[0] == 0:
-        perplexity_report.write(options, T, [(facts, records.read()) for facts, records in asked])
+        perplexity_report.write(options, T, [(facts, records.each()) for facts, records in asked])
 
 
 def common_length(specs: list[ModelSpec], wanted: int | None) -> int:

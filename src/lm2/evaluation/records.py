@@ -63,6 +63,10 @@ class Records:
         """All records of the folder, those of other processes too."""
         return [record for path in sorted(self.folder.glob("records.*.jsonl")) for record in self._read_file(path)]
 
+    def each(self) -> list[dict[str, Any]]:
+        """One record of each piece: two commands that run at a time in one folder may both have written it."""
+        return list({_key(record): record for record in self.read()}.values())
+
     def add(self, key: Sequence[Any], record: dict[str, Any]) -> None:
         """Write a finished piece; `key` says which one it is."""
         _drop_unfinished_line(self.path)

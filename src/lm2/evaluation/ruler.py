@@ -48,7 +48,7 @@ def run(options: RulerOptions) -> None:
     asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
     wait_for_all()
     if share()[0] == 0:
-        write(options, [(facts, records.read()) for facts, records in asked])
+        write(options, [(facts, records.each()) for facts, records in asked])
 
 
 def _require_packages() -> None:
