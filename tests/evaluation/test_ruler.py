@@ -105,6 +105,14 @@ def test_a_length_that_the_harness_would_never_fill_is_refused(tmp_path):
         ruler.run(RulerOptions((str(model),), lengths=(1024,), out=tmp_path / "out"))
 
 
+def test_cells_stand_in_the_order_of_the_options():
+    """Of several processes each has a file of its own, and lengths are added later."""
+    records = [{"key": [task, length], "scores": [1.0]} for length in (8192, 4096) for task in TASKS[1::-1]]
+    cells = ruler._cells(records, RulerOptions(("x",), TASKS[:2], (4096, 8192)))
+    expected = [(task, length) for task in TASKS[:2] for length in (4096, 8192)]
+    assert [(cell["task"], cell["length"]) for cell in cells] == expected
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_all_tasks_run_for_every_model_with_a_memory(tmp_path):

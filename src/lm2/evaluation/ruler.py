@@ -147,11 +147,13 @@ def write(options: RulerOptions, asked: Sequence[tuple[dict[str, Any], list[dict
 
 
 def _cells(records: Sequence[dict[str, Any]], options: RulerOptions) -> list[dict[str, Any]]:
+    """In the order of the options: which process wrote a cell, and in which run, is not to be seen."""
+    found = {tuple(record["key"]): record for record in records}
     return [
         {"task": task, "length": length, "n": len(record["scores"]), **record, **bounds(record["scores"])}
-        for record in records
-        for task, length in [record["key"]]
-        if task in options.tasks and length in options.lengths
+        for task in options.tasks
+        for length in options.lengths
+        for record in [found[task, length]]
     ]
 
 
