@@ -10,7 +10,7 @@ from lm2.evaluation import ruler
 from lm2.evaluation.options import RulerOptions
 from lm2.evaluation.ruler_tasks import NOT_RUN, TASKS
 from lm2.evaluation.statistics import t_interval, wilson
-from tests.evaluation.tiny import memory_model, save
+from tests.evaluation.tiny import llama, memory_model, save
 
 # Other people's packages warn about their own dependencies.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -111,6 +111,14 @@ def test_cells_stand_in_the_order_of_the_options():
     cells = ruler._cells(records, RulerOptions(("x",), TASKS[:2], (4096, 8192)))
     expected = [(task, length) for task in TASKS[:2] for length in (4096, 8192)]
     assert [(cell["task"], cell["length"]) for cell in cells] == expected
+
+
+def test_a_length_that_a_model_does_not_take_is_refused_before_the_first_question(tmp_path):
+    """What did not fit stopped the run when its turn came, with no report of the cells before it."""
+    model = save(llama(), tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"--lengths names 8,192, and plain takes 256 tokens: give that or less"):
+        ruler.run(RulerOptions((str(model),), TASKS[:1], (LENGTH, 8192), out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ from lm2.evaluation.output import write_report
 from lm2.evaluation.page import interval, table
 from lm2.evaluation.records import SCHEMA, Records, mine, share, wait_for_all
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST
+from lm2.evaluation.runners.attention import max_positions
+from lm2.evaluation.runners.memory import has_memory
 from lm2.evaluation.statistics import t_interval, wilson
 from lm2.progress import counted
 
@@ -67,6 +69,7 @@ def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], R
 
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
     _check_room(tokenizer, options.lengths)
+    _check_limit(spec.name, model, options.lengths)
     facts = describe(spec, model)
     records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
     cells = [(task, length) for task in options.tasks for length in options.lengths]
@@ -89,6 +92,16 @@ def _check_room(tokenizer: Any, lengths: Sequence[int]) -> None:
         raise ValueError(
             f"--lengths names {min(lengths):,}, and with this tokenizer, whose tokens are short, the prompts need "
             f"{need:,}: give that or more"
+        )
+
+
+def _check_limit(name: str, model: Any, lengths: Sequence[int]) -> None:
+    """Before the first question, which may be hours before the one that does not fit."""
+    limit = None if has_memory(model) else max_positions(model)
+    if limit is not None and max(lengths) > limit:
+        raise ValueError(
+            f"--lengths names {max(lengths):,}, and {name} takes {limit:,} tokens: give that or less, and ask models "
+            "that take more of them apart"
         )
 
 
