@@ -204,6 +204,7 @@ def test_lengths_and_models_can_have_their_own_number_of_samples(models, tmp_pat
         (("--tasks", "qa21"), "Unknown task 'qa21'"),
         (("--lengths", "1x"), "Unknown length '1x'"),
         (("--samples", "0"), "--samples is 0: it must be at least 1"),
+        (("--samples", "101"), "--samples is 101, and a cell of the set has 100: give that or less, or --sample-set"),
         (("--max-new-tokens", "0"), "--max-new-tokens is 0"),
         (("--batch-size", "0"), "--batch-size is 0"),
         (("--babi", "/nowhere"), "--babi: there is nothing at /nowhere"),

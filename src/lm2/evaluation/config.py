@@ -121,6 +121,11 @@ class BabilongConfig:
             )
         if min(self.samples) < 1:
             raise ValueError(f"--samples is {min(self.samples)}: it must be at least 1")
+        if self.released is None and max(self.samples) > int(self.sample_set):
+            raise ValueError(
+                f"--samples is {max(self.samples)}, and a cell of the set has {self.sample_set}: give that or less"
+                + (", or --sample-set 1000" if self.sample_set == "100" else "")
+            )
 
     def source(self) -> "LocalBabilong | HubBabilong":
         """Where the samples come from."""
