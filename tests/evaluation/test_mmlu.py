@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import MambaConfig, MambaForCausalLM
 
 from lm2.evaluation import mmlu
 from lm2.evaluation.mmlu import MmluOptions
@@ -65,6 +66,14 @@ def test_the_batch_changes_nothing(harness, kind, data):
     assert alone["picks"] == together["picks"]
     for one, other in zip(alone["scores"], together["scores"], strict=True):
         assert one == pytest.approx(other, abs=1e-3)
+
+
+def test_a_model_that_cannot_go_on_from_a_cache_reads_whole_inputs(harness):
+    model = MambaForCausalLM(MambaConfig(vocab_size=len(tokenizer()), hidden_size=32, num_hidden_layers=2)).eval()
+    contexts = [[1, 2, 3, 4], [1, 2, 3, 5]]
+    assert harness.HarnessModel(model, tokenizer())._read_head(contexts) is None
+    number, _ = harness.HarnessModel(llama(), tokenizer())._read_head(contexts)
+    assert number == 3
 
 
 @pytest.mark.parametrize("kind", ["plain", "lm2", "armt"])

@@ -32,7 +32,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.baselines.segments import SegmentedForCausalLM
-from lm2.evaluation.runners.attention import max_positions
+from lm2.evaluation.runners.attention import max_positions, reads_in_parts
 from lm2.evaluation.runners.decoding import shared_start
 from lm2.evaluation.runners.memory import has_memory
 
@@ -73,6 +73,7 @@ class HarnessModel(HFLM):
         )
         self.advance, self.longest = advance, 0
         self._head: tuple[int, Cache] | None = None
+        self._in_parts = has_memory(model) or reads_in_parts(model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return super().loglikelihood(requests, disable_tqdm=True)
@@ -112,7 +113,7 @@ class HarnessModel(HFLM):
     def _read_head(self, contexts: Sequence[list[int]]) -> tuple[int, Cache] | None:
         """The number of tokens that all contexts begin with, short of the last of any, and the state after them."""
         shared = min(shared_start(*contexts), min(map(len, contexts)) - 1)
-        if shared < 1 or len(contexts) == 1:
+        if shared < 1 or len(contexts) == 1 or not self._in_parts:
             return None
         ids_BL = torch.tensor([contexts[0][:shared]], device=self.device)
         state = self.model(ids_BL, use_cache=True, logits_to_keep=1).past_key_values

@@ -28,7 +28,7 @@ from lm2.evaluation.mmlu import describe, identity
 from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs, segment_length_of
 from lm2.evaluation.options import PerplexityOptions
 from lm2.evaluation.records import Records, share, wait_for_all
-from lm2.evaluation.runners.attention import max_positions
+from lm2.evaluation.runners.attention import check_parts, max_positions
 from lm2.evaluation.runners.memory import has_memory
 from lm2.progress import counted
 
@@ -84,6 +84,8 @@ def measure_model(
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
     codec, facts = codec_of(model, tokenizer, chat=False), describe(spec, model)
     limit = None if has_memory(model) else max_positions(model)
+    if not has_memory(model):
+        check_parts(spec.name, model)
     if limit is not None and limit < T:
         raise ValueError(f"{spec.name} takes {limit:,} tokens, less than a segment of {T:,}: use a shorter one")
     records = Records(answers_folder(options.out, spec.name), {**options.settings(T), **identity(facts)})

@@ -1,16 +1,26 @@
 """Full attention, the last tokens only, and a sliding window in constant memory."""
 
+from copy import deepcopy
 from functools import cache
 
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from lm2.evaluation.codec import codec_of
 from lm2.evaluation.models import TooLong
 from lm2.evaluation.runners import attention
-from lm2.evaluation.runners.attention import AttentionRunner, window_mask
+from lm2.evaluation.runners.attention import AttentionRunner, reads_in_parts, window_mask
 from lm2.evaluation.runners.decoding import greedy
 from tests.evaluation import tiny
 
@@ -189,6 +199,28 @@ def test_a_window_wider_than_the_models_own_is_refused(monkeypatch):
     monkeypatch.setattr(tiny.llama().config, "sliding_window", 16, raising=False)
     with pytest.raises(ValueError, match=r"a window of 16 tokens, less than 32: ask for @window:16"):
         runner(window=32)
+
+
+def test_a_model_that_forgets_what_it_read_is_refused():
+    """Mamba takes the cache, and keeps its state elsewhere: it would answer the last part of a prompt alone."""
+    torch.manual_seed(0)
+    model = MambaForCausalLM(MambaConfig(vocab_size=len(tiny.tokenizer()), hidden_size=32, num_hidden_layers=2)).eval()
+    with pytest.raises(ValueError, match="plain is a mamba, which forgets what it read in the call before: 12 tokens"):
+        runner(model)
+
+
+def test_a_window_is_for_attention_alone():
+    torch.manual_seed(0)
+    config = Lfm2Config(vocab_size=len(tiny.tokenizer()), layer_types=["conv", "full_attention"], **tiny.SHAPE)
+    model = Lfm2ForCausalLM(config).eval()
+    assert reads_in_parts(model)
+    with pytest.raises(ValueError, match=r"plain has 1 layers that are not attention alone.*leave out @window:8"):
+        runner(model, window=8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_is_no_forgetting(dtype):
+    assert reads_in_parts(deepcopy(tiny.llama()).to(dtype))
 
 
 def test_greedy_ends_at_a_stop_token_and_needs_room():

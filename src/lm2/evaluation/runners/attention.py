@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lm2.evaluation.codec import Codec
 from lm2.evaluation.models import TooLong
@@ -29,6 +29,13 @@ CHUNK = 2048
 """Tokens of a prompt that run at once."""
 BOUNDLESS_ROPE = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles depend on the position alone, so that only distances matter."""
+
+PROBE = 12
+"""Tokens of the test whether a model can be read in parts."""
+MOST_ROUNDED, MOST_ROUNDED_HALF = 0.01, 0.25
+"""Difference of logits, as a share of their spread, that is rounding: in float32, and in 16 bits."""
+WINDOWED = (DynamicLayer, DynamicSlidingWindowLayer)
+"""Layers whose keys and values can be trimmed."""
 
 
 class AttentionRunner:
@@ -40,7 +47,7 @@ class AttentionRunner:
         window: W, tokens that each token sees, itself included.
 
     Raises:
-        ValueError: a window wider than the model's own.
+        ValueError: a model that cannot be read in parts, or a window that does not fit it.
     """
 
     def __init__(
@@ -62,11 +69,9 @@ class AttentionRunner:
         elif window is not None:
             kind = f"sliding window of {window:,} tokens"
         self.description = {"kind": kind, **facts, "longest_prompt": max_positions(model)}
-        own = getattr(model.config, "sliding_window", None)
-        if window is not None and own is not None and window > own:
-            raise ValueError(
-                f"{name} was trained with a window of {own} tokens, less than {window}: ask for @window:{own}"
-            )
+        check_parts(name, model)
+        if window is not None:
+            _check_window(name, model, window)
 
     def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str:
         """See `Runner.answer`."""
@@ -178,6 +183,41 @@ class AttentionRunner:
         if self.window is not None:
             _trim(cache, self.window - 1)
         return logits[0, -1]
+
+
+@torch.no_grad()
+def reads_in_parts(model: PreTrainedModel) -> bool:
+    """Whether `PROBE` tokens give the same in one call as in two, of which the second goes on from the first's cache.
+
+    Models with a state of their own (Mamba, RWKV) take the cache without a word, and forget what they have read.
+    """
+    ids_BQ = torch.arange(PROBE, device=model.device)[None] % model.config.get_text_config().vocab_size
+    whole_V = model(ids_BQ, use_cache=False).logits[0, -1].float()
+    cache = DynamicCache(config=model.config)
+    model(ids_BQ[:, : PROBE // 2], past_key_values=cache, use_cache=True)
+    parts_V = model(ids_BQ[:, PROBE // 2 :], past_key_values=cache, use_cache=True).logits[0, -1].float()
+    most = MOST_ROUNDED if model.dtype == torch.float32 else MOST_ROUNDED_HALF
+    return bool((whole_V - parts_V).std() <= most * whole_V.std())
+
+
+def check_parts(name: str, model: PreTrainedModel) -> None:
+    """Raises ValueError if a model cannot be read in parts; see `reads_in_parts`."""
+    if not reads_in_parts(model):
+        raise ValueError(
+            f"{name} is a {model.config.model_type}, which forgets what it read in the call before: {PROBE} tokens in "
+            "two calls give other numbers than in one; ask a model that goes on from past_key_values"
+        )
+
+
+def _check_window(name: str, model: PreTrainedModel, window: int) -> None:
+    if other := [layer for layer in DynamicCache(config=model.config).layers if type(layer) not in WINDOWED]:
+        raise ValueError(
+            f"{name} has {len(other)} layers that are not attention alone, and their state is of the whole text: leave "
+            f"out @window:{window}"
+        )
+    own = getattr(model.config, "sliding_window", None)
+    if own is not None and window > own:
+        raise ValueError(f"{name} was trained with a window of {own} tokens, less than {window}: ask for @window:{own}")
 
 
 def window_mask(cached: int, queries: int, window: int) -> Tensor:
