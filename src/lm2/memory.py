@@ -230,21 +230,21 @@ class LM2Memory(nn.Module):
             segment_RTD: the open segment's normed inputs, new tokens included.
             bank_RND: the bank that the open segment reads.
             complete_R: the rows whose segment is complete. On the CPU.
-            contents: of that bank, where they are known.
+            contents: of that bank, where they are known; made anew with gradients, or W_K and W_V would have none.
 
         Returns:
-            As `forward`, (R, T, D) and (R, N, D), and that bank's contents: None where it is another now, and with
-            gradients, for weights that have changed since would read what the old ones made.
+            As `forward`, and that bank's contents: None where it is another now, and with gradients.
         """
+        learns = torch.is_grad_enabled()
         with torch.autocast(x_RTD.device.type, enabled=False):
-            contents = contents or self.contents(normalise(bank_RND))
-            out_RTD = self.gate(self.look_up(self.query(x_RTD), *contents)).to(x_RTD.dtype)
+            contents = (None if learns else contents) or self.contents(normalise(bank_RND))
+            out_RTD = self.gate(self.look_up(self.query(x_RTD), *contents))
         if complete_R.any():
             parts = self.project(segment_RTD[:, None])
             with torch.autocast(x_RTD.device.type, enabled=False):
                 _, bank_RND = self.scan(*parts, bank_RND, complete_R[:, None], None, None, keep=True)
-        stays = not (complete_R.any() or torch.is_grad_enabled())
-        return out_RTD, bank_RND, contents if stays else None
+        out_RTD = out_RTD + self._zero() if learns else out_RTD
+        return out_RTD.to(x_RTD.dtype), bank_RND, None if learns or complete_R.any() else contents
 
     def query(self, x: Tensor) -> Tensor:
         """Q = RMSNorm per head (X W_Q), float32."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm2 import LM2Cache
-from tests.contract.cases import CASES, random_ids, tiny_model
+from tests.contract.cases import CASES, FEW, SHAPE, random_ids, tiny_model
 
 
 def reach(bptt_segments, segments, **fields):
@@ -84,3 +84,23 @@ def test_every_memory_parameter_has_a_gradient(case):
             assert torch.isfinite(parameter.grad).all(), name
             assert tokens <= length or parameter.grad.abs().max() > 0, name
         model.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("case", FEW)
+def test_every_memory_parameter_has_a_gradient_in_an_open_segment(case):
+    """Also of a cache that was decoded with: what decoding keeps of a bank was made without gradients."""
+    model, ids = tiny_model(case).train(), random_ids(1, 2 * SHAPE["segment_length"] + 3)
+    cache = LM2Cache(model.config)
+    with torch.no_grad():
+        model(ids[:, :-2], past_key_values=cache)
+        model(ids[:, -2:-1], past_key_values=cache)
+    fork = LM2Cache(model.config)
+    fork.record([state.with_bank(state.bank) for state in cache.states], cache.tokens_R, cache.seen)
+    found = []
+    for state in (cache, fork):
+        model(ids[:, -1:], past_key_values=state).logits.square().sum().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if ".memory." in name})
+        model.zero_grad(set_to_none=True)
+    assert [name for name, gradient in found[0].items() if gradient is None] == []
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
+    assert all(found[0][f"model.layers.1.memory.{name}_proj.weight"].abs().max() > 0 for name in "qkv")
