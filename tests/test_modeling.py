@@ -176,6 +176,9 @@ def test_inputs_that_do_not_fit_get_a_sentence():
     model, ids = tiny_model("fewer slots than tokens"), random_ids(2, 5)
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         model()
+    for one_text in ({"input_ids": ids[0, :3]}, {"inputs_embeds": torch.ones(3, 24)}):  # a width of 4 segments
+        with pytest.raises(ValueError, match=r"embedded as \(3, 24\): give one text as a batch of one row"):
+            model(**one_text)
     with pytest.raises(ValueError, match=r"of shape \(2, 5\) or longer.* it is of shape \(2, 4\)"):
         model(ids, attention_mask=torch.ones(2, 4))
     with pytest.raises(ValueError, match="must be an LM2Cache, and it is a tuple"):

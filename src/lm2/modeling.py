@@ -380,6 +380,11 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
 
 
 def _check_inputs(embeds_BLD: Tensor, cache: LM2Cache | None, config: LM2Config) -> None:
+    if embeds_BLD.dim() != 3:
+        raise ValueError(
+            "input_ids are (rows, tokens) and inputs_embeds (rows, tokens, width), and what came is embedded as "
+            f"{tuple(embeds_BLD.shape)}: give one text as a batch of one row, input_ids[None]"
+        )
     rows, length = embeds_BLD.shape[:2]
     if rows < 1 or length < 1:
         raise ValueError(f"the input is empty (it has {rows} rows of {length} tokens): pass at least one token")
