@@ -40,13 +40,16 @@ def test_it_is_the_models_own_greedy_continuation(folder, tokenizer, capsys):
     assert capsys.readouterr().out.split() == tokenizer.decode(whole).split()
 
 
-def test_beams_that_a_model_asks_for_are_left_out(folder, tmp_path, capsys):
-    """What is printed as it comes cannot be taken back."""
-    shutil.copytree(folder, tmp_path / "beams")
-    path = tmp_path / "beams" / "generation_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "num_beams": 3}))
+@pytest.mark.parametrize(
+    "asked", [{"num_beams": 3, "num_return_sequences": 2}, {"use_cache": False}], ids=["beams", "no cache"]
+)
+def test_what_a_model_asks_for_that_cannot_be_is_left_out(asked, folder, tmp_path, capsys):
+    """What is printed as it comes cannot be taken back, and the memory is there, whatever a base was saved with."""
+    shutil.copytree(folder, tmp_path / "asks")
+    path = tmp_path / "asks" / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **asked}))
     outputs = []
-    for place in (folder, tmp_path / "beams"):
+    for place in (folder, tmp_path / "asks"):
         assert generate(place, PROMPT, "--max-new-tokens", "5") == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1]

@@ -17,9 +17,8 @@ ROWS = 8
 @torch.no_grad()
 def answer(model: Any, question_L: Tensor, cache: LM2Cache, max_new_tokens: int) -> Tensor:
     """The likeliest tokens after a question, without the one that ends them unless it is the only one; (A,)."""
-    output = model.generate(
-        question_L[None], past_key_values=cache.copy(), max_new_tokens=max_new_tokens, do_sample=False
-    )
+    greedy: Any = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "use_cache": True}
+    output = model.generate(question_L[None], past_key_values=cache.copy(), max_new_tokens=max_new_tokens, **greedy)
     found_A = output[0, len(question_L) :]
     ends = model.generation_config.eos_token_id
     ended = len(found_A) > 1 and int(found_A[-1]) in (ends if isinstance(ends, list) else [ends])

@@ -144,6 +144,8 @@ def stream(
     settings.update(
         max_new_tokens=options.max_new_tokens,
         num_beams=1,  # what is printed as it comes cannot be taken back
+        num_return_sequences=1,
+        use_cache=True,  # the memory is there, whatever a base was saved with
         do_sample=options.temperature > 0,
         temperature=options.temperature or None,
         **({} if options.temperature else {"top_p": None, "top_k": None}),  # transformers warns of them when greedy
