@@ -76,3 +76,12 @@ def test_sizes_are_whole_numbers(fields, said):
 def test_everything_that_does_not_fit_is_told_at_once():
     with pytest.raises(ValueError, match=r"^3 things are wrong: .*it is 0.*not divisible by 5.*it is 1"):
         tiny_config("fewer slots than tokens", memory_slots=0, memory_heads=5, bptt_segments=1)
+
+
+@pytest.mark.parametrize("layers", [(0, 1), range(2), {0, 1}], ids=["tuple", "range", "set"])
+def test_blocks_may_stand_in_whatever_holds_some(layers):
+    config = tiny_config("fewer slots than tokens", memory_layers=layers)
+    assert config.memory_layers == [0, 1]
+    assert '"memory_layers": [' in config.to_json_string()
+    with pytest.raises(ValueError, match=r"memory_layers is 1: give a list of blocks, such as \[1\]"):
+        tiny_config("fewer slots than tokens", memory_layers=1)

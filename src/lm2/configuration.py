@@ -160,6 +160,10 @@ class LM2Config(PreTrainedConfig):
             if name not in common:
                 setattr(self, name, getattr(family, name))
                 kwargs.pop(name, None)
+        if isinstance(layers := self.memory_layers, int):
+            raise ValueError(f"memory_layers is {layers}: give a list of blocks, such as [{layers}]")
+        if layers is not None:
+            self.memory_layers = list(layers)  # of a range or a set, which cannot be saved
         if self.memory_heads is None:
             self.memory_heads = self.num_attention_heads
         if self.memory_key_value_heads is None:

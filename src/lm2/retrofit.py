@@ -83,14 +83,11 @@ def add_memory(
     return model.train(base_model.training)
 
 
-def with_memory(base: PreTrainedConfig, *, memory_layers: Sequence[int] | None = None, **memory: Any) -> LM2Config:
+def with_memory(base: PreTrainedConfig, **memory: Any) -> LM2Config:
     """The configuration of a base with a memory. Options and errors are those of `add_memory`."""
     check_family(base.model_type)
     fields = {name: value for name, value in base.to_dict().items() if name not in PROVENANCE}
-    if isinstance(memory_layers, int):
-        raise ValueError(f"memory_layers is {memory_layers}: give a list of blocks, such as [{memory_layers}]")
-    layers = None if memory_layers is None else list(memory_layers)
-    return LM2Config(base_model_type=base.model_type, memory_layers=layers, **memory, **fields)
+    return LM2Config(base_model_type=base.model_type, **memory, **fields)
 
 
 def convert(base: str | Path, out: str | Path, **memory: Any) -> Path:
