@@ -1,10 +1,11 @@
 """The configuration: what it refuses, and that it survives a round trip."""
 
 import pytest
+import torch
 
-from lm2 import LM2Config, LM2ForCausalLM
+from lm2 import LM2Cache, LM2Config, LM2ForCausalLM
 from lm2.configuration import PRESETS
-from tests.contract.cases import CASES, tiny_config
+from tests.contract.cases import CASES, assert_same, random_ids, tiny_config
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -54,6 +55,22 @@ def test_presets():
         assert LM2Config.preset(name, memory_slots=3).memory_slots == 3
     with pytest.raises(ValueError, match=r"no preset 'lm2-9b': choose one of lm2-1.7b, lm2-135m, lm2-tiny"):
         LM2Config.preset("lm2-9b")
+
+
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+FACTORS = {"short_factor": [1.0, 1.1, 1.2], "long_factor": [2.0, 3.0, 4.0], "factor": 8.0}
+LONG = {"rope_type": "longrope", "original_max_position_embeddings": 8, "rope_theta": 1e4, **FACTORS}
+
+
+@pytest.mark.parametrize(("rope", "limit"), [(DYNAMIC, 64), (LONG, 8)], ids=["dynamic", "longrope"])
+def test_frequencies_do_not_change_with_the_length_of_a_call(rope, limit):
+    fits = tiny_config("fewer slots than tokens", rope_parameters=rope, segment_length=limit)
+    model, ids, cache = LM2ForCausalLM(fits).eval(), random_ids(1, limit + 9), LM2Cache(fits)
+    with torch.no_grad():
+        parts = [model(part, past_key_values=cache).logits for part in ids.split(5, dim=1)]
+        assert_same(torch.cat(parts, 1), model(ids).logits)
+    with pytest.raises(ValueError, match=rf"at most {limit} with rotary frequencies of type '\w+', and it is 65"):
+        tiny_config("fewer slots than tokens", rope_parameters=rope, segment_length=65)
 
 
 def test_an_old_rope_theta_is_understood():

@@ -144,6 +144,7 @@ class LM2Config(PreTrainedConfig):
         num_hidden_layers: int
         num_attention_heads: int
         num_key_value_heads: int
+        max_position_embeddings: int
         rms_norm_eps: float
         pad_token_id: int | None
         tie_word_embeddings: bool
@@ -237,7 +238,19 @@ class LM2Config(PreTrainedConfig):
             f"memory_layers must lie between 0 and {self.num_hidden_layers - 1} (the model has "
             f"{self.num_hidden_layers} blocks), and it names {outside}: remove or change these",
         )
+        self._check_rotary(problems)
         problems.raise_all()
+
+    def _check_rotary(self, problems: Problems) -> None:
+        """Frequencies that change with the length of a call would give cached keys another position than new ones."""
+        rope = getattr(self, "rope_parameters", None) or {}
+        limits = {"dynamic": self.max_position_embeddings, "longrope": rope.get("original_max_position_embeddings")}
+        kind, limit = rope.get("rope_type"), limits.get(rope.get("rope_type"))
+        problems.need(
+            limit is None or self.segment_length <= limit,
+            f"segment_length must be at most {limit} with rotary frequencies of type {kind!r}, and it is "
+            f"{self.segment_length}: beyond these change with the length of a call, so shorten the segments",
+        )
 
     def _check_whole_numbers(self) -> None:
         sizes = ("segment_length", "memory_slots", "memory_heads", "memory_key_value_heads", "look_back")
