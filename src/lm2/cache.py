@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 
 from lm2.configuration import LM2Config
@@ -320,6 +320,22 @@ class LM2Cache(Cache):
         start_ND = initial_bank(*state.bank.shape[1:], device=state.bank.device)
         chosen_R11 = chosen_R.to(state.bank.device)[:, None, None]
         return state.with_bank(torch.where(chosen_R11, start_ND, state.bank))
+
+
+def check_carries(model: nn.Module) -> None:
+    """Check that gradients reach what a call leaves in a cache.
+
+    Raises:
+        ValueError: a reentrant checkpoint gives gradients to plain tensors only, and a state is none: it would have
+            none, in silence.
+    """
+    settings = getattr(getattr(model, "_gradient_checkpointing_func", None), "keywords", {})
+    checkpoints = getattr(model, "gradient_checkpointing", False) and model.training and torch.is_grad_enabled()
+    if checkpoints and settings.get("use_reentrant"):
+        raise ValueError(
+            "use_reentrant is True, and with such checkpoints no gradient reaches what a call leaves in a cache: "
+            "enable activation checkpointing with use_reentrant False"
+        )
 
 
 def fingerprint(model: "LM2PreTrainedModel") -> str:

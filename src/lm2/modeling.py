@@ -24,7 +24,7 @@ from transformers.models.qwen3 import modeling_qwen3 as qwen3
 from transformers.models.smollm3 import modeling_smollm3 as smollm3
 from transformers.utils import can_return_tuple
 
-from lm2.cache import LayerState, LM2Cache
+from lm2.cache import LayerState, LM2Cache, check_carries
 from lm2.configuration import LM2Config
 from lm2.documents import plan_documents
 from lm2.generation import LM2GenerationMixin
@@ -254,6 +254,8 @@ class LM2Model(LM2PreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
         _check_inputs(embeds, cache, self.config)
+        if cache is not None:
+            check_carries(self)
         read_B = cache.tokens_R if cache is not None and cache.rows else None
         layout = self._layout(embeds, read_B, attention_mask, position_ids if cache is None else None)
         h = layout.lay(embeds)

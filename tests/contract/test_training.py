@@ -66,3 +66,13 @@ def loss_and_gradients_of(model, ids, labels, count):
     loss = model(ids, labels=labels, num_items_in_batch=count).loss
     loss.backward()
     return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_checkpoints_that_would_lose_the_gradients_of_a_cache_are_refused():
+    model, ids = tiny_model("fewer slots than tokens").train(), random_ids(2, 13)
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ValueError, match="use_reentrant is True, and with such checkpoints no gradient reaches"):
+        model(ids, past_key_values=LM2Cache(model.config))
+    assert model.eval()(ids, use_cache=True).past_key_values.rows == 2
+    model.train().activation_checkpointing_enable({"use_reentrant": False})
+    assert model(ids, use_cache=True).past_key_values.states[0].bank.requires_grad
