@@ -54,6 +54,14 @@ def test_the_fingerprint_sees_weights_and_configuration_but_not_training_options
     assert own != fingerprint(model)
 
 
+def test_a_compiled_model_is_the_same_model():
+    model = tiny_model("memory in one block")
+    own = fingerprint(model)
+    assert own == fingerprint(torch.compile(model, backend="eager"))  # ty: ignore[invalid-argument-type]
+    model.model = torch.compile(model.model, backend="eager")  # ty: ignore[invalid-assignment]
+    assert own == fingerprint(model)
+
+
 @torch.no_grad()
 def test_what_decoding_reads_of_a_bank_is_computed_once_a_segment(model):
     """And goes with the rows."""

@@ -342,7 +342,8 @@ def fingerprint(model: "LM2PreTrainedModel") -> str:
     """SHA-256 over what the model computes: the configuration's identity fields and every weight, bit for bit."""
     fields = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_IDENTITY}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    weights = {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}  # if compiled
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
