@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
 import lm2
 import lm2_command as cli
+from lm2.baselines import ARMTForCausalLM, RMTForCausalLM
 from lm2.data.babi import samples
 from lm2.data.background import GeneratedSentences
 from lm2.data.people import Stories
@@ -26,11 +27,14 @@ from lm2.evaluation.config import BabilongConfig
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = sorted(path.parent.name for path in MODELS.glob("*/config.json"))
 MOST_BYTES = 20_000_000
+KINDS = {"lm2": lm2.LM2ForCausalLM, "rmt": RMTForCausalLM, "armt": ARMTForCausalLM, "plain": Qwen3ForCausalLM}
+"""What a model's name begins with, and its class."""
 HEADINGS = ("## Use", "## Data", "## Recipe", "## Numbers", "## Limits")
 
 
 def test_there_are_models():
-    assert NAMES == ["lm2-babilong", "lm2-books", "lm2-reproduce", "lm2-tiny-qa1"]
+    compared = {f"{kind}-reproduce" for kind in KINDS}
+    assert {"lm2-babilong", "lm2-books", "lm2-tiny-qa1", *compared} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,9 +50,9 @@ def test_a_model_is_small_and_has_a_card(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_is_loaded_by_the_usual_classes(name):
     model = AutoModelForCausalLM.from_pretrained(MODELS / name, local_files_only=True)
-    assert isinstance(model, lm2.LM2ForCausalLM)
+    assert isinstance(model, KINDS[name.partition("-")[0]])
     tokenizer = AutoTokenizer.from_pretrained(MODELS / name, local_files_only=True)
-    assert len(tokenizer) <= model.config.vocab_size
+    assert len(tokenizer) <= model.get_input_embeddings().num_embeddings
 
 
 def test_texts_of_different_lengths_are_answered_side_by_side():

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 REPRODUCE = ROOT / "docs" / "results" / "reproduce"
 RESULTS = REPRODUCE / "results.json"
 SEEDS = [REPRODUCE / seed / "results.json" for seed in ("", "seed-1", "seed-2")]
+BEFORE = REPRODUCE / "before-021" / "results.json"
 SEEDS_HEAD = "| mean of qa1-qa5, 1k to 8k | seed 0 | seed 1 | seed 2 | all |"
 FRONT_HEAD = f"{SEEDS_HEAD} qa1 at 128k, all |"
 LONG = [ROOT / "docs/results" / f"long_rows{seed}.json" for seed in ("", "_seed_1", "_seed_2")]
@@ -84,7 +85,7 @@ def test_the_means_with_longer_rows_are_those_of_their_files():
         assert shown == pytest.approx({model: fmean(means) for model, means in by_model.items()}, abs=0.0501)
 
 
-@pytest.mark.parametrize("path", [*SEEDS, *LONG], ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", [*SEEDS, BEFORE, *LONG], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_paired_tests_are_those_of_the_published_answers(path: Path, tmp_path: Path):
     found = json.loads(path.read_text(encoding="utf-8"))
     report = found["report"] if "report" in found else found["reports"]["official"]
@@ -95,13 +96,24 @@ def test_paired_tests_are_those_of_the_published_answers(path: Path, tmp_path: P
             assert cell == {**shown, "p": pytest.approx(shown["p"], rel=1e-9)}
 
 
-def test_the_card_of_the_pages_model_has_the_pages_numbers():
+@pytest.mark.parametrize(
+    ("name", "rows_of"),
+    [
+        ("lm2", ["LM2"]),
+        ("rmt", ["RMT"]),
+        ("armt", ["ARMT"]),
+        ("plain", ["plain last 1024", "plain last 64", "plain RAG"]),
+    ],
+)
+def test_the_cards_of_the_pages_models_have_the_pages_numbers(name: str, rows_of: list[str]):
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     cells = main_cells(results["reports"]["official"]) | main_cells(results["reports"]["far"])
-    card = (ROOT / "models" / "lm2-reproduce" / "README.md").read_text(encoding="utf-8")
-    lengths = [cell.strip() for cell in re.findall(r"\| \|( 0k .*)\|\n", card)[0].split("|")]
-    rows = re.findall(r"\| (qa[1-5]), [^|]+\|(.*)\|\n", card)
-    found = {(task, n): cell.strip() for task, row in rows for n, cell in zip(lengths, row.split("|"), strict=True)}
-    shown = {key: float(cell) for key, cell in found.items() if cell}
-    measured = {(task, n): 100 * cell["accuracy"] for (model, task, n), cell in cells.items() if model == "LM2"}
-    assert shown == pytest.approx(measured, abs=0.0501)
+    card = (ROOT / "models" / f"{name}-reproduce" / "README.md").read_text(encoding="utf-8")
+    tables = re.findall(r"\| \| (0k .*)\|\n.*\n((?:\|.*\n)+)", card)
+    for row_of, (head, body) in zip(rows_of, tables, strict=True):
+        lengths = [cell.strip() for cell in head.split("|")]
+        rows = re.findall(r"\| (qa[1-5]), [^|]+\|(.*)\|\n", body)
+        found = {(task, n): cell.strip() for task, row in rows for n, cell in zip(lengths, row.split("|"), strict=True)}
+        shown = {key: float(cell) for key, cell in found.items() if cell}
+        measured = {(task, n): 100 * cell["accuracy"] for (model, task, n), cell in cells.items() if model == row_of}
+        assert shown == pytest.approx(measured, abs=0.0501)
