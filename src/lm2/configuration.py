@@ -245,7 +245,7 @@ class LM2Config(PreTrainedConfig):
         """Frequencies that change with the length of a call would give cached keys another position than new ones."""
         rope = getattr(self, "rope_parameters", None) or {}
         limits = {"dynamic": self.max_position_embeddings, "longrope": rope.get("original_max_position_embeddings")}
-        kind, limit = rope.get("rope_type"), limits.get(rope.get("rope_type"))
+        limit = limits.get(kind := rope.get("rope_type"))
         problems.need(
             limit is None or self.segment_length <= limit,
             f"segment_length must be at most {limit} with rotary frequencies of type {kind!r}, and it is "

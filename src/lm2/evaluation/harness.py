@@ -34,7 +34,6 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from lm2.baselines.segments import SegmentedForCausalLM
 from lm2.evaluation.runners.attention import max_positions, reads_in_parts
 from lm2.evaluation.runners.decoding import shared_start
-from lm2.evaluation.runners.memory import has_memory
 
 UNLIMITED = 2**31
 """The harness wants a number."""
@@ -62,18 +61,17 @@ class HarnessModel(HFLM):
         advance: Callable[[int], None] = lambda rows: None,
         max_length: int | None = None,
     ):
-        limit = None if has_memory(model) else max_positions(model)
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,  # ty: ignore[invalid-argument-type]  (any tokenizer does)
             backend="causal",
             batch_size=batch_size,
-            max_length=max_length or limit or UNLIMITED,
+            max_length=max_length or max_positions(model) or UNLIMITED,
         )
         self.advance, self.longest = advance, 0
         self._head: tuple[int, Cache] | None = None
-        self._in_parts = has_memory(model) or reads_in_parts(model)
+        self._in_parts = reads_in_parts(model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return super().loglikelihood(requests, disable_tqdm=True)

@@ -83,10 +83,8 @@ def measure_model(
         raise ValueError(f"perplexity is measured under full attention or with a memory: leave out @{spec.kind}")
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
     codec, facts = codec_of(model, tokenizer, chat=False), describe(spec, model)
-    limit = None if has_memory(model) else max_positions(model)
-    if not has_memory(model):
-        check_parts(spec.name, model)
-    if limit is not None and limit < T:
+    check_parts(spec.name, model)
+    if (limit := max_positions(model)) is not None and limit < T:
         raise ValueError(f"{spec.name} takes {limit:,} tokens, less than a segment of {T:,}: use a shorter one")
     records = Records(answers_folder(options.out, spec.name), {**options.settings(T), **identity(facts)})
     rank, world = share()

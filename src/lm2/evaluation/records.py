@@ -54,7 +54,7 @@ class Records:
         self.folder, self.settings = folder, json.loads(json.dumps(settings))
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"records.{share()[0]}.jsonl"
-        self.done = {_key(record): record for record in self.read()}
+        self.done = self._by_key()
 
     def __contains__(self, key: Sequence[Any]) -> bool:
         return tuple(key) in self.done
@@ -65,7 +65,10 @@ class Records:
 
     def each(self) -> list[dict[str, Any]]:
         """One record of each piece: two commands that run at a time in one folder may both have written it."""
-        return list({_key(record): record for record in self.read()}.values())
+        return list(self._by_key().values())
+
+    def _by_key(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {_key(record): record for record in self.read()}
 
     def add(self, key: Sequence[Any], record: dict[str, Any]) -> None:
         """Write a finished piece; `key` says which one it is."""

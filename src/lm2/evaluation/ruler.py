@@ -28,7 +28,6 @@ from lm2.evaluation.page import interval, table
 from lm2.evaluation.records import SCHEMA, Records, mine, share, wait_for_all
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST
 from lm2.evaluation.runners.attention import max_positions
-from lm2.evaluation.runners.memory import has_memory
 from lm2.evaluation.statistics import t_interval, wilson
 from lm2.progress import counted
 
@@ -50,7 +49,7 @@ def run(options: RulerOptions) -> None:
     asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
     wait_for_all()
     if share()[0] == 0:
-        write(options, [(facts, records.each()) for facts, records in asked])
+        write(options, [(facts, records.read()) for facts, records in asked])
 
 
 def _require_packages() -> None:
@@ -97,8 +96,7 @@ def _check_room(tokenizer: Any, lengths: Sequence[int]) -> None:
 
 def _check_limit(name: str, model: Any, lengths: Sequence[int]) -> None:
     """Before the first question, which may be hours before the one that does not fit."""
-    limit = None if has_memory(model) else max_positions(model)
-    if limit is not None and max(lengths) > limit:
+    if (limit := max_positions(model)) is not None and max(lengths) > limit:
         raise ValueError(
             f"--lengths names {max(lengths):,}, and {name} takes {limit:,} tokens: give that or less, and ask models "
             "that take more of them apart"

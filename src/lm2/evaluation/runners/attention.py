@@ -24,6 +24,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from lm2.evaluation.codec import Codec
 from lm2.evaluation.models import TooLong
 from lm2.evaluation.runners.decoding import greedy, shared_start
+from lm2.evaluation.runners.memory import has_memory
 
 CHUNK = 2048
 """Tokens of a prompt that run at once."""
@@ -189,8 +190,11 @@ class AttentionRunner:
 def reads_in_parts(model: PreTrainedModel) -> bool:
     """Whether `PROBE` tokens give the same in one call as in two, of which the second goes on from the first's cache.
 
-    Models with a state of their own (Mamba, RWKV) take the cache without a word, and forget what they have read.
+    Models with a state of their own (Mamba, RWKV) take the cache without a word, and forget what they have read. One
+    with a memory goes on from its own.
     """
+    if has_memory(model):
+        return True
     ids_BQ = torch.arange(PROBE, device=model.device)[None] % model.config.get_text_config().vocab_size
     whole_V = model(ids_BQ, use_cache=False).logits[0, -1].float()
     cache = DynamicCache(config=model.config)
@@ -229,8 +233,8 @@ def window_mask(cached: int, queries: int, window: int) -> Tensor:
 
 
 def max_positions(model: PreTrainedModel) -> int | None:
-    """Tokens that full attention can take, None if the configuration names no limit."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    """Tokens that full attention can take, None with a memory or if the configuration names no limit."""
+    return None if has_memory(model) else getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _only_distances(model: PreTrainedModel) -> bool:
