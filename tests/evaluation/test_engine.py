@@ -14,7 +14,7 @@ import pytest
 from lm2.evaluation import babilong_run, engine
 from lm2.evaluation.babilong import LocalBabilong
 from lm2.evaluation.config import BabilongConfig
-from lm2.evaluation.engine import digest, distance
+from lm2.evaluation.engine import digest, distance, jobs, my_jobs
 from lm2.evaluation.report import load
 from lm2_command import main
 from tests.evaluation import tiny
@@ -240,6 +240,30 @@ def test_a_sample_is_known_by_its_facts_and_their_places(background):
     needed = [fact.distance for fact in first.facts if fact.supporting]
     assert len(needed) == 2
     assert distance(first) == max(needed)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_long_texts_are_dealt_out_evenly_and_pairs_stay_together(background, monkeypatch, world):
+    """Two samples in each of a few cells are work for all, also where long and short cells take turns."""
+    sample = next(LocalBabilong(None, background, seed=0).samples("qa1", "1k"))
+    cells = {
+        (task, length): [replace(sample, task=task, length=length, index=index) for index in range(2)]
+        for task in ("qa1", "qa2", "qa3")
+        for length in ("1k", "1M")
+    }
+    whole = jobs(["carried", "reset"], cells)
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    shares = []
+    for rank in range(world):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(my_jobs(whole))
+    assert sorted(job.key for share in shares for job in share) == sorted(job.key for job in whole)
+    for share in shares:
+        assert [job for job in whole if job in share] == share
+        assert {(*job.cell, 1 - job.sample.index) for job in share} == {(*job.cell, job.sample.index) for job in share}
+    for length in ("1k", "1M"):
+        counts = [sum(job.cell[1] == length for job in share) for share in shares]
+        assert max(counts) - min(counts) <= 4  # a pair under two conditions
 
 
 @pytest.mark.dist

@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -6,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.evaluation.babilong import PIECE_CHARS, LocalBabilong
-from lm2.evaluation.sample_files import FileBabilong, StoredText, json_objects, read_samples, write_samples
+from lm2.evaluation.sample_files import FileBabilong, json_objects, read_samples, split, write_samples
+
+
+@dataclass(frozen=True)
+class Words:
+    """A context of any text."""
+
+    words: str
+
+    def pieces(self):
+        return split(self.words)
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +97,37 @@ objects = st.lists(st.dictionaries(st.text(max_size=3), st.text(), max_size=3), 
 
 
 @settings(max_examples=40, deadline=None)
-@given(objects=objects, indent=st.sampled_from([None, 1]), pad=st.integers(0, 200_000))
-def test_arrays_and_lines_of_any_objects_are_read(tmp_path_factory, objects, indent, pad):
+@given(objects=objects, indent=st.sampled_from([None, 1]), pad=st.integers(0, 200_000), ascii=st.booleans())
+def test_arrays_and_lines_of_any_objects_are_read(tmp_path_factory, objects, indent, pad, ascii):
     objects = [*objects, {"long": "x" * pad}]
     path = tmp_path_factory.mktemp("json") / "f"
-    path.write_text(json.dumps(objects, indent=indent), encoding="utf-8")
-    assert list(json_objects(path)) == objects
-    path.write_text("\n".join(map(json.dumps, objects)), encoding="utf-8")
-    assert list(json_objects(path)) == objects
+    for between in ("\n", "\r\n"):
+        whole = json.dumps(objects, indent=indent, ensure_ascii=ascii)
+        lines = "\n".join(json.dumps(fields, ensure_ascii=ascii) for fields in objects)
+        for text in (whole, lines):
+            path.write_bytes(content := text.replace("\n", between).encode())
+            found = list(json_objects(path))
+            assert [stored.fields for stored in found] == objects
+            assert [json.loads(content[stored.start : stored.end]) for stored in found] == objects
+
+
+def test_contexts_stay_in_the_file(samples, tmp_path):
+    one = samples[0]
+    long = replace(one, content=Words("ä word " * 150_000))
+    write_samples(tmp_path / "f", (replace(long, index=index) for index in range(8)))
+    tracemalloc.start()
+    found = list(read_samples(tmp_path / "f"))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000 < (tmp_path / "f").stat().st_size // 8
+    assert found[5].context() == long.context() == found[2].context()
+
+
+def test_a_file_that_has_changed_since_is_told(samples, file):
+    found = list(read_samples(file))
+    file.write_bytes(file.read_bytes()[7:])
+    with pytest.raises(ValueError, match="is not what it was when it was opened: run again"):
+        found[1].context()
 
 
 @settings(deadline=None)
@@ -100,7 +135,7 @@ def test_arrays_and_lines_of_any_objects_are_read(tmp_path_factory, objects, ind
 def test_a_stored_text_is_cut_before_single_spaces(seed):
     rng = np.random.default_rng(seed)
     text = "".join(rng.choice(["a", " ", "\n"], p=[0.8, 0.15, 0.05], size=3 * PIECE_CHARS))
-    pieces = list(StoredText(text).pieces())
+    pieces = list(split(text))
     assert "".join(pieces) == text
     assert all(piece[0] == " " and not piece[1].isspace() for piece in pieces[1:])
     assert all(len(piece) < PIECE_CHARS + 200 for piece in pieces)

@@ -21,7 +21,7 @@ from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.controls import QUESTION, Asker, Query, conditions, partner
 from lm2.evaluation.models import ModelSpec, Runner, TooLong, load_runner, parse_specs, segment_length_of
 from lm2.evaluation.prompts import prompt_parts
-from lm2.evaluation.records import Records, share, wait_for_all
+from lm2.evaluation.records import Records, mine, share, wait_for_all
 from lm2.evaluation.tokens import n_tokens
 from lm2.progress import TimeLeft
 
@@ -83,7 +83,7 @@ def evaluate(config: BabilongConfig, source: SampleSource) -> list[Asked]:
         runner = load_runner(spec, config.runner_options())
         records = Records(answers_folder(config.out, spec.name), settings_of(config, source, runner))
         whole = jobs(conditions(runner, config.controls), cells, spec.samples)
-        ask(runner, mine(whole), records, config, console)
+        ask(runner, my_jobs(whole), records, config, console)
         asked.append((spec.name, runner.description, records, [(job.key, job.exchanged) for job in whole]))
         del runner  # the next model needs its place
     wait_for_all()
@@ -129,10 +129,18 @@ def jobs(asked: Sequence[str], cells: dict[Cell, list[Sample]], limit: int | Non
     return found
 
 
-def mine(whole: Sequence[Job]) -> list[Job]:
-    """This process's share. Neighbours (2i and 2i + 1) stay together, since most are exchanged with the same other."""
-    rank, world = share()
-    return [job for job in whole if job.sample.index // 2 % world == rank]
+def my_jobs(whole: Sequence[Job]) -> list[Job]:
+    """This process's share. Neighbours (2i and 2i + 1) stay together, since most are exchanged with the same other.
+
+    Pairs are dealt out over all cells, the longest texts first, so that cells of few samples leave nobody without work.
+    """
+    pairs = dict.fromkeys(_pair(job) for job in whole)
+    own = set(mine(sorted(pairs, key=lambda pair: -n_tokens(pair[0][1]))))
+    return [job for job in whole if _pair(job) in own]
+
+
+def _pair(job: Job) -> tuple[Cell, int]:
+    return job.cell, job.sample.index // 2
 
 
 def ask(runner: Runner, todo: list[Job], records: Records, config: BabilongConfig, console: Console) -> None:

@@ -43,9 +43,9 @@ class HubBabilong:
         check_task(task)
         n_tokens(length)
         path, index = self.file(task, length), -1
-        for index, fields in enumerate(json_objects(path)):
+        for index, stored in enumerate(json_objects(path)):
             try:
-                sample = stored_sample(task, length, index, fields)
+                sample = stored_sample(task, length, index, path, stored)
             except (KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path}, sample {index + 1}: a released sample has input, question and target, and {error} is "

@@ -1,8 +1,8 @@
 """Samples in files: JSON lines that we write, and the JSON arrays of the released sets.
 
 A line has task, length, index, question, target, facts and the context as `input`; `input`, `question` and `target` are
-the fields of the released sets. The same samples give the same bytes. Contexts are written piece by piece, and objects
-are read one at a time, so a file may be larger than memory.
+the fields of the released sets. The same samples give the same bytes. Contexts are written piece by piece, objects are
+read one at a time, and a sample knows where its context lies and does not hold it: a file may be larger than memory.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from lm2.evaluation.babilong import PIECE_CHARS, Fact, Sample
 from lm2.evaluation.sets import check_task
@@ -22,20 +22,45 @@ _BETWEEN = " \t\r\n,[]"
 _SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredText:
-    """A context that is already there as one string."""
+class Stored(NamedTuple):
+    """A JSON object of a file, and the bytes between which it lies there."""
 
-    text: str
+    fields: dict[str, Any]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """The `input` of the JSON object between two bytes of a file, read each time it is asked for."""
+
+    path: Path
+    start: int
+    end: int
 
     def pieces(self) -> Iterator[str]:
-        """Parts of about 2,000 characters, cut before a single space."""
-        start = 0
-        while start < len(self.text):
-            space = _SPACE.search(self.text, start + PIECE_CHARS)
-            end = space.start() if space else len(self.text)
-            yield self.text[start:end]
-            start = end
+        """Parts of about 2,000 characters.
+
+        Raises:
+            ValueError: the object is there no more.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.start)
+                text = json.loads(file.read(self.end - self.start))["input"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{self.path} is not what it was when it was opened: run again.") from None
+        return split(text)
+
+
+def split(text: str) -> Iterator[str]:
+    """Parts of about 2,000 characters, cut before a single space."""
+    start = 0
+    while start < len(text):
+        space = _SPACE.search(text, start + PIECE_CHARS)
+        end = space.start() if space else len(text)
+        yield text[start:end]
+        start = end
 
 
 @dataclass(frozen=True)
@@ -85,10 +110,11 @@ def read_samples(path: str | Path) -> Iterator[Sample]:
     Raises:
         ValueError: an object that is not a whole sample, named by file and number.
     """
-    for number, fields in enumerate(json_objects(path), 1):
+    for number, stored in enumerate(json_objects(path), 1):
+        fields = stored.fields
         try:
             facts = tuple(Fact(f["text"], f["supporting"], f["distance"]) for f in fields["facts"])
-            yield stored_sample(fields["task"], fields["length"], fields["index"], fields, facts)
+            yield stored_sample(fields["task"], fields["length"], fields["index"], path, stored, facts)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}, sample {number}: a sample has task, length, index, question, target, facts and input, "
@@ -96,30 +122,36 @@ def read_samples(path: str | Path) -> Iterator[Sample]:
             ) from None
 
 
-def stored_sample(task: str, length: str, index: int, fields: dict[str, Any], facts: tuple[Fact, ...] = ()) -> Sample:
-    """A sample of the fields `input`, `question` and `target`.
+def stored_sample(
+    task: str, length: str, index: int, path: str | Path, stored: Stored, facts: tuple[Fact, ...] = ()
+) -> Sample:
+    """A sample of the fields `input`, `question` and `target` of an object of the file `path`.
 
     Raises:
         KeyError: a field is missing.
         TypeError: a field is no text.
     """
+    fields = stored.fields
     for name in ("input", "question", "target"):
         if not isinstance(fields[name], str):
             raise TypeError(name)
-    return Sample(task, length, index, fields["question"], fields["target"], facts, StoredText(fields["input"]))
+    content = FileText(Path(path), stored.start, stored.end)
+    return Sample(task, length, index, fields["question"], fields["target"], facts, content)
 
 
-def json_objects(path: str | Path) -> Iterator[dict[str, Any]]:
+def json_objects(path: str | Path) -> Iterator[Stored]:
     """The objects of a JSON array or of JSON lines, one at a time.
 
     Raises:
         ValueError: text that is not JSON, or that ends within an object.
     """
     decoder = json.JSONDecoder()
-    buffer, number = "", 1
-    with open(path, encoding="utf-8") as file:
+    buffer, number, start = "", 1, 0
+    with open(path, encoding="utf-8", newline="") as file:  # as it is on disk, for the bytes are counted
         while True:
-            buffer = buffer.lstrip(_BETWEEN)
+            left = buffer.lstrip(_BETWEEN)
+            start += len(buffer) - len(left)
+            buffer = left
             try:
                 if not buffer.startswith("{"):
                     raise ValueError
@@ -135,8 +167,9 @@ def json_objects(path: str | Path) -> Iterator[dict[str, Any]]:
                     return
                 buffer += more
             else:
-                yield fields
-                buffer, number = buffer[end:], number + 1
+                after = start + len(buffer[:end].encode())
+                yield Stored(fields, start, after)
+                buffer, number, start = buffer[end:], number + 1, after
 
 
 def _read(file: TextIO, size: int, path: str | Path, number: int) -> str:
