@@ -238,8 +238,8 @@ class LM2Model(LM2PreTrainedModel):
             position_ids: only used to find the borders of packed documents, and only without a mask and a cache;
                 positions inside a segment are always counted from the real tokens.
             past_key_values: the state to go on from; it is updated and returned.
-            use_cache: whether a call without `past_key_values` returns a state; a state that is passed is always
-                continued.
+            use_cache: whether a call without `past_key_values` returns a state (one that is passed always goes on);
+                None is the configuration's in evaluation mode without `position_ids`, and otherwise False.
 
         Returns:
             Hidden states (B, L, D), zeros at pads, and the cache.
@@ -252,6 +252,8 @@ class LM2Model(LM2PreTrainedModel):
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training and position_ids is None
         cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
         _check_inputs(embeds, cache, self.config)
         if cache is not None:

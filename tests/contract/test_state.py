@@ -43,8 +43,17 @@ def test_the_cache_passed_in_is_updated_and_returned(model):
     assert cache.tokens_R.tolist() == [9]
 
 
-def test_a_cache_is_returned_only_when_asked_for(model):
+def test_a_cache_is_returned_as_the_configuration_says_or_when_asked_for(model):
+    """As other models do: a loop that passes on what a call returned would forget in silence without it."""
     ids = random_ids(1, 9)
+    places = torch.arange(9)[None]
+    assert isinstance(model(ids).past_key_values, LM2Cache)
+    assert model(ids, use_cache=False).past_key_values is None
+    assert model(ids, position_ids=places).past_key_values is None  # packed documents are read without
+    model.train()
+    assert model(ids).past_key_values is None
+    assert isinstance(model(ids, use_cache=True).past_key_values, LM2Cache)
+    model.eval().config.use_cache = False
     assert model(ids).past_key_values is None
     assert isinstance(model(ids, use_cache=True).past_key_values, LM2Cache)
 
