@@ -90,6 +90,18 @@ def test_tied_embeddings_stay_as_they_were(case):
     assert tied == base.config.tie_word_embeddings == model.config.tie_word_embeddings
 
 
+@torch.no_grad()
+def test_a_head_beside_tied_embeddings_stays_the_base_s(tmp_path):
+    """A checkpoint that has both although it says that they are one; transformers then leaves them apart."""
+    base = tiny_base("llama")
+    assert base.config.tie_word_embeddings
+    base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.flip(0).clone())
+    model, ids = add_memory(base, memory_slots=5, segment_length=8), tokens(2, 8)
+    assert torch.equal(model(ids).logits, base(ids).logits)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits, base(ids).logits)
+
+
 def test_generation_settings_and_attention_kernel_are_kept():
     base = tiny_base("llama")
     base.generation_config.update(temperature=0.3, do_sample=True, eos_token_id=[4, 7])

@@ -74,6 +74,7 @@ def add_memory(
         look_back=look_back,
         bptt_segments=bptt_segments,
     )
+    config.tie_word_embeddings = _is_tied(base_model)
     own = base_model.config._attn_implementation
     config._attn_implementation = own if own in ("sdpa", "eager") else "sdpa"  # other kernels take no mask of ours
     model = LM2ForCausalLM._from_config(config, dtype=base_model.dtype).to(base_model.device)
@@ -123,6 +124,13 @@ def _check_weights(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             raise ValueError(f"{name} is stored as {parameter.dtype}: load the base with float weights, not quantised")
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Whether the head is the embedding. The configuration cannot tell: where a checkpoint has both, and they differ,
+    transformers leaves them apart."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _copy_weights(base: PreTrainedModel, model: LM2ForCausalLM) -> None:
