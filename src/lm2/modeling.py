@@ -28,6 +28,7 @@ from lm2.cache import LayerState, LM2Cache, check_carries
 from lm2.configuration import LM2Config
 from lm2.documents import plan_documents
 from lm2.generation import LM2GenerationMixin
+from lm2.inputs import check_inputs
 from lm2.layout import Layout, plan
 from lm2.loss import summed_cross_entropy
 from lm2.memory import LM2Memory, MemoryLinear
@@ -255,7 +256,7 @@ class LM2Model(LM2PreTrainedModel):
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and position_ids is None
         cache = LM2Cache(self.config) if use_cache and past_key_values is None else past_key_values
-        _check_inputs(embeds, cache, self.config)
+        check_inputs(embeds, cache, self.config)
         if cache is not None:
             check_carries(self)
         read_B = cache.tokens_R if cache is not None and cache.rows else None
@@ -381,20 +382,3 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
             num_items = num_items.to(h_BLD.device)
         total = summed_cross_entropy(self.lm_head, h_BLD[:, :-1][labelled], target_BL[labelled], self.vocab_size)
         return total / (labelled.sum().clamp_min(1) if num_items is None else num_items)
-
-
-def _check_inputs(embeds_BLD: Tensor, cache: LM2Cache | None, config: LM2Config) -> None:
-    if embeds_BLD.dim() != 3:
-        raise ValueError(
-            "input_ids are (rows, tokens) and inputs_embeds (rows, tokens, width), and what came is embedded as "
-            f"{tuple(embeds_BLD.shape)}: give one text as a batch of one row, input_ids[None]"
-        )
-    rows, length = embeds_BLD.shape[:2]
-    if rows < 1 or length < 1:
-        raise ValueError(f"the input is empty (it has {rows} rows of {length} tokens): pass at least one token")
-    if cache is not None and not isinstance(cache, LM2Cache):
-        raise ValueError(
-            f"past_key_values must be an LM2Cache, and it is a {type(cache).__name__}: make one with LM2Cache(config)"
-        )
-    if cache is not None:
-        cache.check_fits(config, rows)

@@ -1,0 +1,28 @@
+"""What a call of the model is given: checked before anything is computed."""
+
+from torch import Tensor
+
+from lm2.cache import LM2Cache
+from lm2.configuration import LM2Config
+
+
+def check_inputs(embeds_BLD: Tensor, cache: LM2Cache | None, config: LM2Config) -> None:
+    """Check that embedded tokens are a batch that a cache can go on with.
+
+    Raises:
+        ValueError: they are no batch, empty, or do not fit the cache.
+    """
+    if embeds_BLD.dim() != 3:
+        raise ValueError(
+            "input_ids are (rows, tokens) and inputs_embeds (rows, tokens, width), and what came is embedded as "
+            f"{tuple(embeds_BLD.shape)}: give one text as a batch of one row, input_ids[None]"
+        )
+    rows, length = embeds_BLD.shape[:2]
+    if rows < 1 or length < 1:
+        raise ValueError(f"the input is empty (it has {rows} rows of {length} tokens): pass at least one token")
+    if cache is not None and not isinstance(cache, LM2Cache):
+        raise ValueError(
+            f"past_key_values must be an LM2Cache, and it is a {type(cache).__name__}: make one with LM2Cache(config)"
+        )
+    if cache is not None:
+        cache.check_fits(config, rows)
