@@ -1,5 +1,7 @@
 """Loading, saving, the loss, and what the model refuses."""
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
@@ -183,3 +185,18 @@ def test_inputs_that_do_not_fit_get_a_sentence():
         model(ids, attention_mask=torch.ones(2, 4))
     with pytest.raises(ValueError, match="must be an LM2Cache, and it is a tuple"):
         model(ids, past_key_values=((ids,),))
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_attention_weights_are_refused_since_none_would_come(kernel):
+    model, ids = tiny_model("fewer slots than tokens"), random_ids(1, 5)
+    model.set_attn_implementation(kernel)
+    told = pytest.raises(ValueError, match="output_attentions is True, and an LM2 model returns no attention weights")
+    for call in (model, model.model, partial(model.generate, max_new_tokens=1, return_dict_in_generate=True)):
+        call(ids, output_attentions=False)
+        with told:
+            call(ids, output_attentions=True)
+    if kernel == "eager":
+        model.config.output_attentions = True
+        with told:
+            model(ids)

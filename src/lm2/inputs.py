@@ -6,6 +6,19 @@ from lm2.cache import LM2Cache
 from lm2.configuration import LM2Config
 
 
+def check_attentions(asked: bool | None, config: LM2Config) -> None:
+    """Check that nobody waits for attention weights, whether a call or the configuration asks for them.
+
+    Raises:
+        ValueError: they are asked for; None would come in their place.
+    """
+    if config.output_attentions if asked is None else asked:
+        raise ValueError(
+            "output_attentions is True, and an LM2 model returns no attention weights: leave it out; lm2.analysis.look "
+            "tells what was read of the memory"
+        )
+
+
 def check_inputs(embeds_BLD: Tensor, cache: LM2Cache | None, config: LM2Config) -> None:
     """Check that embedded tokens are a batch that a cache can go on with.
 

@@ -28,7 +28,7 @@ from lm2.cache import LayerState, LM2Cache, check_carries
 from lm2.configuration import LM2Config
 from lm2.documents import plan_documents
 from lm2.generation import LM2GenerationMixin
-from lm2.inputs import check_inputs
+from lm2.inputs import check_attentions, check_inputs
 from lm2.layout import Layout, plan
 from lm2.loss import summed_cross_entropy
 from lm2.memory import LM2Memory, MemoryLinear
@@ -228,6 +228,7 @@ class LM2Model(LM2PreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Read a batch of rows, from their start or on from a cache.
@@ -246,8 +247,9 @@ class LM2Model(LM2PreTrainedModel):
             Hidden states (B, L, D), zeros at pads, and the cache.
 
         Raises:
-            ValueError: the inputs are empty, or do not fit each other or the cache.
+            ValueError: the inputs are empty, or do not fit each other or the cache; or attention weights are asked for.
         """
+        check_attentions(output_attentions, self.config)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds, not both and not neither")
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -335,6 +337,7 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: int | Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """`LM2Model.forward`, then logits and, with labels, the loss.
@@ -361,6 +364,7 @@ class LM2ForCausalLM(LM2PreTrainedModel, LM2GenerationMixin):
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            output_attentions=output_attentions,
         )
         loss = logits = None
         if labels is not None:
