@@ -17,8 +17,8 @@ class LM2GenerationMixin(GenerationMixin):
     are the whole text, and the part that the cache holds is skipped, as in Hugging Face; `inputs_embeds` always are.
 
     Raises:
-        ValueError: an empty prompt, nothing new in a whole text, `use_cache=False` with a cache, or another kind of
-            cache asked for.
+        ValueError: an empty prompt, one that ends with a pad, nothing new in a whole text, `use_cache=False` with a
+            cache, or another kind of cache asked for.
     """
 
     config: LM2Config
@@ -26,6 +26,7 @@ class LM2GenerationMixin(GenerationMixin):
     def _prepare_cache_for_generation(  # ty: ignore
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
+        _check_ends(model_kwargs.get("attention_mask"))
         if (kind := generation_config.cache_implementation) is not None:
             raise ValueError(f"cache_implementation is {kind!r}, and this model's state is an LM2Cache: leave it out")
         given = model_kwargs.get("past_key_values") is not None
@@ -65,3 +66,13 @@ class LM2GenerationMixin(GenerationMixin):
             )
         given = {"inputs_embeds": inputs_embeds, "is_first_iteration": is_first_iteration, **kwargs}
         return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **given)  # ty: ignore
+
+
+def _check_ends(mask_BL: Tensor | None) -> None:
+    """Raises ValueError if a row of a prompt ends with a pad: of what comes after a pad a model says nothing."""
+    if mask_BL is not None and not (last_B := mask_BL[:, -1].bool()).all():
+        rows = (~last_B).nonzero().flatten().tolist()
+        raise ValueError(
+            f"rows {rows} of the prompt end with a pad, and the first token would be made of it: pad on the left "
+            "(tokenizer.padding_side = 'left')"
+        )

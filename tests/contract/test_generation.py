@@ -96,6 +96,13 @@ def test_a_text_that_the_cache_already_holds_is_refused():
         generate(model, ids, past_key_values=cache, attention_mask=torch.ones_like(ids))
 
 
+def test_a_prompt_that_ends_with_a_pad_is_refused():
+    model = tiny_model("fewer slots than tokens")
+    ids, mask = padded([random_ids(1, n, seed=n)[0] for n in (9, 4)], "right")
+    with pytest.raises(ValueError, match=r"rows \[1\] of the prompt end with a pad.*: pad on the left"):
+        generate(model, ids, attention_mask=mask)
+
+
 def test_an_empty_prompt_is_refused():
     model = tiny_model("fewer slots than tokens")
     with pytest.raises(ValueError, match=r"the input is empty \(it has 1 rows of 0 tokens\)"):
