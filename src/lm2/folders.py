@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lm2.configuration import BASE_MODEL_TYPES
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -17,9 +19,11 @@ def check_folder(folder: Path, model_types: tuple[str, ...] = ("lm2",)) -> str:
         raise ValueError(f"there is no folder {folder}: give the folder of a saved model, such as `lm2 convert` makes")
     model_type = model_type_of(folder)
     if model_type not in model_types:
+        remedy = f"run `lm2 convert {folder} OUT` first"
+        if model_type not in BASE_MODEL_TYPES:
+            remedy = "give the folder of a model that `lm2 convert` or `lm2 train` made"
         raise ValueError(
-            f"{folder} holds a model of type {model_type!r}, not {' or '.join(map(repr, model_types))}: run "
-            f"`lm2 convert {folder} OUT` first"
+            f"{folder} holds a model of type {model_type!r}, not {' or '.join(map(repr, model_types))}: {remedy}"
         )
     return model_type
 

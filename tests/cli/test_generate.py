@@ -190,6 +190,9 @@ def test_folders_that_are_no_lm2_model(folder, tmp_path, capsys):
     config.write_text(json.dumps({"model_type": "llama"}))
     assert generate(tmp_path, PROMPT) == 2
     assert "'llama', not 'lm2': run `lm2 convert" in capsys.readouterr().err
+    config.write_text(json.dumps({"model_type": "lm2_rmt"}))  # which a memory cannot be added to
+    assert generate(tmp_path, PROMPT) == 2
+    assert "'lm2_rmt', not 'lm2': give the folder of a model that `lm2 convert`" in capsys.readouterr().err
     config.write_text('{"model_type": ')
     assert generate(tmp_path, PROMPT) == 2
     assert "config.json is damaged" in capsys.readouterr().err
