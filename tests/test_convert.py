@@ -222,6 +222,32 @@ def test_missing_weights_are_no_random_numbers(base_folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_of_the_blocks_are_not_dropped(base_folder, tmp_path):
+    """A bias that the configuration does not mention; a value head, a classifier and old rotary angles are no part."""
+    place = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    weights = load_file(place / "model.safetensors")
+    others = ("v_head.summary.weight", "score.weight", "model.layers.0.self_attn.rotary_emb.inv_freq")
+    save_file({**weights, **{name: torch.ones(4) for name in others}}, place / "model.safetensors")
+    load_base(place)
+    bias = "model.layers.0.self_attn.q_proj.bias"
+    save_file({**weights, bias: torch.ones(32)}, place / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=rf"base' has 1 weights that its config\.json has no place for, such as {bias}"
+    ):
+        load_base(place)
+
+
+def test_quantised_weights_without_their_package_are_refused(base_folder, tmp_path, monkeypatch):
+    place = Path(shutil.copytree(base_folder, tmp_path / "base"))
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    )
+    monkeypatch.setattr("transformers.quantizers.quantizer_gptq.is_optimum_available", lambda: False)
+    with pytest.raises(ValueError, match=r"base' cannot be read here \(.*optimum.*: take the same model with float"):
+        load_base(place)
+
+
 def test_a_part_of_a_split_gguf_file_is_refused(tmp_path):
     path = write_gguf(tmp_path / "tiny-00001-of-00002.gguf", without="layers.1.")
     with pytest.raises(ValueError, match=r"lacks \d+ of the model's weights, such as model\.layers\.1\."):

@@ -69,10 +69,11 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
-    """`kind.from_pretrained(place, **options)`, but weights that are not there are no random numbers.
+    """`kind.from_pretrained(place, **options)`, but weights that are not there are no random numbers, and those of the
+    blocks that the configuration does not know are not left out.
 
     Raises:
-        ValueError: weights are damaged, missing, or of another shape.
+        ValueError: weights are damaged, missing, too many, of another shape, or stored for a package that is not here.
         OSError: as `from_pretrained`, where nothing can be read.
     """
     from huggingface_hub.errors import StrictDataclassError
@@ -85,6 +86,9 @@ def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
     except StrictDataclassError as error:  # Hugging Face's own class is not a ValueError
         reason = " ".join(str(error).split())
         raise ValueError(f"{name} has values that do not fit in its config.json ({reason}): mend them") from error
+    except ImportError as error:  # what Hugging Face raises for weights that are quantised
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} cannot be read here ({reason}): take the same model with float weights") from error
     if other := sorted(found["mismatched_keys"]):
         key, stored, asked = other[0]
         raise ValueError(
@@ -95,6 +99,11 @@ def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
         raise ValueError(
             f"{name} lacks {len(missing)} of the model's weights, such as {missing[0]}: save or fetch it again, with "
             "all of its files"
+        )
+    if dropped := sorted(key for key in found["unexpected_keys"] if key.startswith("model.")):  # not a head of another
+        raise ValueError(
+            f"{name} has {len(dropped)} weights that its config.json has no place for, such as {dropped[0]}: mend the "
+            "configuration, or fetch both again"
         )
     return model
 
