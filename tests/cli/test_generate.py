@@ -67,9 +67,10 @@ def test_sampling_follows_the_seed(folder, capsys):
 def test_the_prompt_can_come_from_standard_input(folder, monkeypatch, capsys):
     generate(folder, PROMPT)
     expected = capsys.readouterr().out
-    monkeypatch.setattr("sys.stdin", io.StringIO(PROMPT))
-    assert generate(folder, "-") == 0
-    assert capsys.readouterr().out == expected
+    for mark in ("", "\ufeff"):
+        monkeypatch.setattr("sys.stdin", io.StringIO(mark + PROMPT))
+        assert generate(folder, "-") == 0
+        assert capsys.readouterr().out == expected
 
 
 def test_a_kept_memory_is_that_of_the_whole_conversation(folder, tokenizer, tmp_path, capsys):

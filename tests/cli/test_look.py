@@ -74,9 +74,12 @@ def test_a_file_in_the_way_of_the_folder_is_told_before_the_reading(folder, text
         assert f"--out is {out}, and {text} is a file: choose a folder" in capsys.readouterr().err
 
 
-def test_a_byte_order_mark_is_no_text(folder, text, tmp_path):
+@pytest.mark.parametrize("place", ["file", "standard input"])
+def test_a_byte_order_mark_is_no_text(folder, text, tmp_path, monkeypatch, place):
     text.write_text(TEXT, encoding="utf-8-sig")
-    assert look(folder, text, tmp_path / "out") == 0
+    monkeypatch.setattr("sys.stdin", text.open(encoding="utf-8"))
+    assert look(folder, text if place == "file" else "-", tmp_path / "out") == 0
+    sys.stdin.close()
     assert json.loads((tmp_path / "out" / "look.json").read_text(encoding="utf-8"))["tokens"] == len(TEXT.split())
 
 
@@ -98,7 +101,11 @@ def test_bytes_that_are_not_utf8_are_one_line(folder, tmp_path, monkeypatch, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_a_text_that_is_no_text(folder, tmp_path, capsys):
+def test_a_text_that_is_no_text(folder, tmp_path, capsys, monkeypatch):
     (tmp_path / "it.bin").write_bytes(b"\xff\xfe\x00")
+    with (tmp_path / "it.bin").open(encoding="utf-8") as opened:  # as where the locale names UTF-8
+        monkeypatch.setattr("sys.stdin", opened)
+        assert look(folder, "-", tmp_path / "out") == 2
+    assert "standard input is not UTF-8 text (invalid start byte): convert it first" in capsys.readouterr().err
     assert look(folder, tmp_path / "it.bin", tmp_path / "out") == 2
     assert "it.bin is not UTF-8 text" in capsys.readouterr().err

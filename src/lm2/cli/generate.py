@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from lm2.cli.checkpoint import load
+from lm2.cli.reading import read_input
 from lm2.files import check_place
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Options:
 def run(options: Options) -> None:
     """Read the prompt, print the continuation, keep the memory."""
     options.check()
-    text = sys.stdin.read() if options.prompt == "-" else options.prompt
+    text = read_input() if options.prompt == "-" else options.prompt
     if not text.strip():
         raise ValueError("the prompt is empty: give at least one word")
     from transformers import set_seed

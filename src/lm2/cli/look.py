@@ -1,6 +1,5 @@
 """`lm2 look MODEL TEXT`: what a memory wrote of a text, and what an answer read from it."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +42,7 @@ def run(options: Options) -> None:
     from lm2.analysis import figure, page, report
     from lm2.analysis.look import look
     from lm2.cli.checkpoint import load
+    from lm2.cli.reading import read_input, read_text
     from lm2.data.sources import checked
     from lm2.evaluation.canvas import new_figure
     from lm2.files import replacing, write_json
@@ -52,7 +52,7 @@ def run(options: Options) -> None:
     check_folder(options.out)
     for question in options.ask:
         checked(question, "a question")
-    text = checked(sys.stdin.read() if options.text == "-" else read_text(Path(options.text)), "the text")
+    text = checked(read_input() if options.text == "-" else read_text(Path(options.text)), "the text")
     model, tokenizer = load(options.model)
     with TimeLeft(transient=True) as bar:
         line = bar.add_task("reading", total=None)
@@ -81,16 +81,3 @@ def check_folder(out: Path) -> None:
     there = next(path for path in (out, *out.parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"--out is {out}, and {there} is a file: choose a folder")
-
-
-def read_text(path: Path) -> str:
-    """A text file.
-
-    Raises:
-        ValueError: it is not UTF-8.
-        OSError: it cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")  # a byte-order mark is no text
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first") from None
