@@ -145,6 +145,31 @@ def test_a_damaged_file_is_refused(model, cache, tmp_path, damage):
         LM2Cache.load(path, model)
 
 
+def test_a_file_that_is_not_a_whole_state_is_refused(model, cache, tmp_path):
+    path = tmp_path / "c"
+    cache.save(path, model)
+    with safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    first = {name: tensor[:1].clone() for name, tensor in tensors.items()}
+    others = [
+        {**tensors, "foo": torch.ones(1)},
+        {**tensors, "tokens": torch.ones(2)},
+        {**tensors, "0.bank": torch.ones(2, 3, 4)},
+    ]
+    for name in tensors:
+        others += [{**tensors, name: first[name]}, {key: tensors[key] for key in tensors if key != name}]
+    for other in others:
+        save_file(other, path, header)
+        with pytest.raises(ValueError, match="c does not hold the whole state of this model: save the cache again"):
+            LM2Cache.load(path, model)
+    for name in ("schema", "seen", "fingerprint"):
+        save_file(tensors, path, {key: header[key] for key in header if key != name})
+        with pytest.raises(
+            ValueError, match=r"c (has cache schema None|does not say how much|belongs to another model)"
+        ):
+            LM2Cache.load(path, model)
+
+
 def test_a_missing_file_is_named(model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no cache file .*nothing: check the path"):
         LM2Cache.load(tmp_path / "nothing", model)

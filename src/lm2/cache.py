@@ -286,11 +286,14 @@ class LM2Cache(Cache):
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or not a cache file ({error}): save the cache again") from error
         cache = cls(model.config)
-        tokens_R = tensors.pop("tokens").cpu()
-        layers = 1 + max((int(name.split(".")[0]) for name in tensors), default=-1)
+        tokens_R = tensors.pop("tokens", torch.zeros(0)).reshape(-1).cpu()
+        expected = _sizes(model.config, len(tokens_R)) if tensors or tokens_R.numel() else {}
+        sizes = {name: (*tensor.shape[:1], *tensor.shape[-2:-1]) for name, tensor in tensors.items()}
+        if tokens_R.dtype != torch.long or sizes != expected:
+            raise ValueError(f"{path} does not hold the whole state of this model: save the cache again")
         states = [
             LayerState(**{name: tensors.get(f"{i}.{name}") for name in LayerState._fields})  # ty: ignore
-            for i in range(layers)
+            for i in range(model.config.num_hidden_layers if tensors else 0)
         ]
         cache.record(states, tokens_R, int(header["seen"]))
         return cache
@@ -355,18 +358,30 @@ def _named(state: LayerState) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in named if tensor is not None]
 
 
+def _sizes(config: LM2Config, rows: int) -> dict[str, tuple[int, int]]:
+    """What a file of so many rows holds, and the rows and columns of each."""
+    attention = {"keys": config.segment_length, "values": config.segment_length}
+    if config.look_back:
+        attention |= {"tail_keys": config.look_back, "tail_values": config.look_back}
+    memory = attention | {"pending": config.segment_length, "bank": config.memory_slots}
+    blocks = ((i, memory if i in config.memory_indices else attention) for i in range(config.num_hidden_layers))
+    return {f"{i}.{name}": (rows, columns) for i, block in blocks for name, columns in block.items()}
+
+
 def _check_header(path: str | Path, header: dict[str, str], model: "LM2PreTrainedModel") -> None:
     if header.get("format") != "lm2-cache":
         raise ValueError(
             f"{path} is not an LM2 cache file (its format is {header.get('format')}): pass a file that save() made"
         )
-    if int(header["schema"]) != SCHEMA:
+    if header.get("schema") != str(SCHEMA):
         raise ValueError(
-            f"{path} has cache schema {header['schema']} and this version reads {SCHEMA}: read the text again, or use "
-            "the version of lm2 that saved it"
+            f"{path} has cache schema {header.get('schema')} and this version reads {SCHEMA}: read the text again, or "
+            "use the version of lm2 that saved it"
         )
-    if header["fingerprint"] != (own := fingerprint(model)):
+    if not header.get("seen", "").isdigit():
+        raise ValueError(f"{path} does not say how much was read: save the cache again")
+    if (saved := header.get("fingerprint", "none")) != (own := fingerprint(model)):
         raise ValueError(
-            f"{path} belongs to another model (fingerprint {header['fingerprint'][:12]}, this model's is {own[:12]}): "
+            f"{path} belongs to another model (fingerprint {saved[:12]}, this model's is {own[:12]}): "
             "load the model that made it, weights and configuration unchanged"
         )
