@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+from tests.baselines.cases import tiny as baseline
 from tests.contract.cases import assert_same, random_ids, tiny_model
 
 # Other people's packages warn about their own dependencies.
@@ -31,6 +32,18 @@ def test_trainer_trains_and_evaluates(tmp_path):
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < before
+
+
+@pytest.mark.parametrize("kind", ["lm2", "rmt", "armt"])
+@torch.no_grad()
+def test_label_smoothing_is_about_the_next_token(kind, tmp_path):
+    """The Trainer then computes the loss itself, of logits and labels that it has to shift."""
+    pytest.importorskip("accelerate")
+    model = tiny_model("fewer slots than tokens") if kind == "lm2" else baseline(kind)
+    ids = random_ids(2, 20) % 20
+    args = TrainingArguments(output_dir=str(tmp_path), label_smoothing_factor=1e-9, report_to=[], use_cpu=True)
+    smoothed = Trainer(model, args).compute_loss(model, {"input_ids": ids, "labels": ids.clone()})
+    assert float(smoothed) == pytest.approx(float(model(input_ids=ids, labels=ids).loss), rel=1e-5)
 
 
 def test_lora_starts_as_the_model_and_trains():
