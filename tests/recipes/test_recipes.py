@@ -346,6 +346,23 @@ def test_a_rate_of_zero_is_one_sentence(model, chats):
         sft(SftOptions(model=model, data=chats, segments=3, learning_rate=0.0))
 
 
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_a_memory_rate_that_cannot_be_has_the_name_of_its_option(model, chats, options, rate):
+    """And it is told once, whatever it is divided by on the way."""
+    said = rf"^memory_learning_rate must be 0 or more, got {rate}: 0 leaves the memory as it is$"
+    with pytest.raises(ValueError, match=said):
+        sft(SftOptions(model=model, data=chats, segments=3, memory_learning_rate=rate))
+    with pytest.raises(ValueError, match=said):
+        retrofit(replace(options, memory_learning_rate=rate))
+
+
+def test_counts_that_cannot_be_have_the_name_of_their_option(model, options):
+    with pytest.raises(ValueError, match=r"^memory_steps must be 0 or more, got -2: 0 leaves its phase out$"):
+        retrofit(replace(options, memory_steps=-2))
+    with pytest.raises(ValueError, match=r"^curriculum names 0 lengths: give at least one, in segments$"):
+        finetune_babilong(BabilongOptions(model=model, curriculum=()))
+
+
 def test_sft_trains(tmp_path, model, chats):
     options = SftOptions(
         out=tmp_path / "run", model=model, data=chats, segments=3, steps=2, rows=2, bf16=False, report_to=()

@@ -156,10 +156,8 @@ def _phases(
     findings.problems.need(options.steps > 0, f"steps must be 1 or more, got {options.steps}")
     if options.base is not None:
         start = ModelOf(start=partial(start_model, options.base, **memory))
-        rate = options.base_learning_rate
-        findings.problems.need(rate > 0, f"base_learning_rate must be above 0, got {rate}: make it small")
-        factor = options.learning_rate / rate if rate > 0 else 1.0
-        rates = {"learning_rate": rate, "memory_learning_rate_factor": factor}
+        rate = findings.rate("base_learning_rate", options.base_learning_rate, "make it small")
+        rates = {"learning_rate": rate, "memory_learning_rate_factor": options.learning_rate / rate}
         made = {"memory": (partial(remembering, start=start), rates)}
     else:
         steps = options.backbone_steps

@@ -1,5 +1,6 @@
 """What a recipe finds when it looks at its options: what is wrong with them, and what is not there."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -56,6 +57,17 @@ class Findings:
         with self.problems.collected():
             return make()
         return None
+
+    def rate(self, name: str, value: float, remedy: str, least: str = "above 0") -> float:
+        """A peak learning rate: finite, and "above 0" or "0 or more". One that cannot be is noted by the name of its
+        option, and 1 has its place."""
+        sound = (value > 0 or (value == 0 and least == "0 or more")) and value < math.inf
+        self.problems.need(sound, f"{name} must be {least}, got {value}: {remedy}")
+        return value if sound else 1.0
+
+    def memory_rate(self, value: float) -> float:
+        """The option `memory_learning_rate`, as `rate`."""
+        return self.rate("memory_learning_rate", value, "0 leaves the memory as it is", "0 or more")
 
     def model(self, folder: Path) -> tuple[LM2Config, PreTrainedTokenizerBase | None]:
         """Configuration and tokenizer of a folder with an LM2 model; of a stand-in where it is not there."""

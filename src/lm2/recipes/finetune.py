@@ -48,6 +48,8 @@ def babilong_run(
 ) -> RunConfig:
     """The training for a model of this shape, of which the length of a segment counts. What is wrong is noted."""
     lengths = options.curriculum
+    if not lengths:
+        raise ValueError("curriculum names 0 lengths: give at least one, in segments")
     stages = tuple(
         Stage(steps=options.steps, segments=lengths[: n + 1], rows=options.rows) for n in range(len(lengths))
     )
@@ -65,11 +67,11 @@ def babilong_run(
     if options.roll_outs and isinstance(rows, StoryRows):
         forward = partial(walked, walk=partial(roll_out, noise=rows.noise))
     if not options.write_cost:
-        return _run(options, stages, rows, training_forward=forward)
+        return _run(options, findings, stages, rows, training_forward=forward)
     steps = options.steps * len(stages)
     pay = partial(priced, options.write_cost, options.write_cost_rise, steps, forward or fresh_rows)
     paying = findings.check(pay)
-    return with_quiet_text(_run(options, stages, rows, training_forward=paying), rows)
+    return with_quiet_text(_run(options, findings, stages, rows, training_forward=paying), rows)
 
 
 def _story_rows(options: BabilongOptions, config: LM2Config, tokenizer: PreTrainedTokenizerBase) -> StoryRows:
@@ -103,25 +105,27 @@ def _sft(
         rows = findings.find(make) or rows
     elif not options.data.is_file():
         findings.find(partial(_must_exist, options.data))
-    return _run(options, stages, rows)
+    return _run(options, findings, stages, rows)
 
 
 def _must_exist(path: Path) -> None:
     raise ValueError(f"there is no file {path}: give a JSONL file with conversations")
 
 
-def _run(options: FinetuneOptions, stages: tuple[Stage, ...], rows: Any, **others: Any) -> RunConfig:
+def _run(
+    options: FinetuneOptions, findings: Findings, stages: tuple[Stage, ...], rows: Any, **others: Any
+) -> RunConfig:
     steps = sum(stage.steps for stage in stages)
-    if options.learning_rate <= 0:
-        raise ValueError(f"learning_rate must be above 0, got {options.learning_rate}: the memory's is given beside it")
+    rate = findings.rate("learning_rate", options.learning_rate, "the memory's is given beside it")
+    memory_rate = findings.memory_rate(options.memory_learning_rate)
     return RunConfig(
         **options.shared(**others),
         model=ModelOf(start=partial(load_model, str(options.model))),
         make_batch=rows,
         stages=stages,
         output_dir=options.out / "train",
-        learning_rate=options.learning_rate,
-        memory_learning_rate_factor=options.memory_learning_rate / options.learning_rate,
+        learning_rate=rate,
+        memory_learning_rate_factor=memory_rate / rate,
         weight_decay=options.weight_decay,
         schedule=options.schedule,
         warmup_steps=min(100, steps // 10),

@@ -69,16 +69,18 @@ def _phases(
 
     run = partial(_run, options, rows)
     phases: dict[str, RunConfig | None] = {}
-    if options.memory_steps:
+    for each in ("memory_steps", "steps"):
+        steps = getattr(options, each)
+        findings.problems.need(steps >= 0, f"{each} must be 0 or more, got {steps}: 0 leaves its phase out")
+    memory_rate = findings.memory_rate(options.memory_learning_rate)
+    if options.memory_steps > 0:
         model = ModelOf(start=start, trains="memory")
-        phases["memory"] = findings.check(partial(run, "memory", 0, model, options.memory_learning_rate, 1.0))
-    if options.steps:
+        phases["memory"] = findings.check(partial(run, "memory", 0, model, memory_rate, 1.0))
+    if options.steps > 0:
         name, rank = options.train_base, options.lora_rank if options.train_base == "lora" else None
         model = ModelOf(start=start, trains=name, lora_rank=rank, before=options.out / "memory" if phases else None)
-        rate = options.learning_rate
-        findings.problems.need(rate > 0, f"learning_rate must be above 0, got {rate}: leave the base out with steps=0")
-        factor = options.memory_learning_rate / rate if rate > 0 else 1.0
-        phases[name] = findings.check(partial(run, name, 1, model, rate, factor))
+        rate = findings.rate("learning_rate", options.learning_rate, "leave the base out with steps=0")
+        phases[name] = findings.check(partial(run, name, 1, model, rate, memory_rate / rate))
     return {name: phase for name, phase in phases.items() if phase is not None}
 
 
