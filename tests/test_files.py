@@ -1,12 +1,15 @@
 """A file appears whole or stays what it was."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm2.files import by_rows, content_digest, write_json
+from lm2.errors import sentence
+from lm2.files import append_line, by_rows, content_digest, replacing, write_json
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -39,6 +42,24 @@ def test_what_was_there_stays_where_values_cannot_be_written(tmp_path):
         write_json(tmp_path / "it.json", {"a": object()})
     assert json.loads((tmp_path / "it.json").read_text(encoding="utf-8")) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["it.json"]
+
+
+def test_the_error_of_a_full_disk_names_the_file(tmp_path):
+    """The system names none when it is the writing that fails, not the opening."""
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "it.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert sentence(caught.value).startswith(f"{tmp_path / 'it.json'}: the disk is full")
+    with pytest.raises(OSError, match="reset") as caught, replacing(tmp_path / "it.json"):
+        raise OSError(errno.ECONNRESET, "connection reset")  # of what is read meanwhile
+    assert caught.value.filename is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_line_that_does_not_fit_on_the_disk_names_its_file(tmp_path):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        append_line(tmp_path / "log.jsonl", {"step": 1})
+    assert caught.value.filename == str(tmp_path / "log.jsonl")
 
 
 def test_a_digest_is_that_of_what_the_files_hold_and_are_called(tmp_path):

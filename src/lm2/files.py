@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,6 +8,17 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def written(path: str | os.PathLike[str]) -> Generator[None]:
+    """Around what writes a file: where the disk is full, the error names it, which writing to an open file does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -19,12 +31,23 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield beside
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
+        with written(path):
+            yield beside
+            with open(beside, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def append_line(path: Path, values: Any) -> None:
+    """Add values to a JSONL file, as a line.
+
+    Raises:
+        OSError: the disk is full; an unfinished line may stay.
+    """
+    with written(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
 
 
 def check_place(option: str, path: Path) -> None:

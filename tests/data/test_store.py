@@ -112,12 +112,12 @@ def test_the_number_type_holds_the_vocabulary(vocabulary, dtype):
     assert DocumentEncoder("", (), (), vocabulary, "", "").dtype == dtype
 
 
-def test_a_full_disk_leaves_no_partial_file_and_names_the_folder(tmp_path):
+def test_a_full_disk_leaves_no_partial_file_and_names_it(tmp_path):
     def documents():
         yield np.arange(10)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space left") as caught:
         write_shard(tmp_path / "x", documents(), "<u2", 100)
-    assert caught.value.filename == str(tmp_path)
+    assert caught.value.filename == str(tmp_path / "x.tokens")
     assert list(tmp_path.iterdir()) == []

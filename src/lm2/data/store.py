@@ -49,26 +49,22 @@ def write_shard(stem: Path, documents: Iterable[np.ndarray | None], dtype: str, 
         OSError: the disk is full; no partial file stays.
     """
     digest, offsets, left_out, last = hashlib.sha256(), [0], 0, True
-    try:
-        with replacing(stem.with_suffix(".tokens")) as beside, open(beside, "wb") as file:
-            for ids in documents:
-                if ids is None:
-                    left_out += 1
-                    continue
-                data = ids.astype(dtype, copy=False).tobytes()
-                file.write(data)
-                digest.update(data)
-                offsets.append(offsets[-1] + len(ids))
-                if offsets[-1] >= limit:
-                    last = False
-                    break
-        index = np.array(offsets, OFFSET).tobytes()
-        digest.update(index)
-        with replacing(stem.with_suffix(".index")) as beside:
-            beside.write_bytes(index)
-    except OSError as error:
-        error.filename = error.filename or str(stem.parent)  # writing to an open file names none
-        raise
+    with replacing(stem.with_suffix(".tokens")) as beside, open(beside, "wb") as file:
+        for ids in documents:
+            if ids is None:
+                left_out += 1
+                continue
+            data = ids.astype(dtype, copy=False).tobytes()
+            file.write(data)
+            digest.update(data)
+            offsets.append(offsets[-1] + len(ids))
+            if offsets[-1] >= limit:
+                last = False
+                break
+    index = np.array(offsets, OFFSET).tobytes()
+    digest.update(index)
+    with replacing(stem.with_suffix(".index")) as beside:
+        beside.write_bytes(index)
     count = len(offsets) - 1
     return Shard(stem.name, count, offsets[-1], left_out, count + left_out, last, digest.hexdigest())
 

@@ -12,6 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lm2.files import written
+
 SCHEMA = 1
 """Version of the record and report files; a file of another version is refused."""
 Piece = TypeVar("Piece")
@@ -80,7 +82,7 @@ class Records:
         self.done[tuple(key)] = record
 
     def _append(self, value: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with written(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(value) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from transformers import TrainerCallback
 
-from lm2.files import replacing
+from lm2.files import append_line, replacing
 from lm2.progress import TimeLeft
 from lm2.training.trackers import draw
 from lm2.training.watching import watch
@@ -33,8 +33,7 @@ class JsonlLog(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero:
             values = {name: _number(value) for name, value in (logs or {}).items() if name != "epoch"}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **values}) + "\n")
+            append_line(self.path, {"step": state.global_step, **values})
 
 
 def _number(value: float) -> float | None:
@@ -130,7 +129,6 @@ class Watching:
         watched = watch(model, self.rows)
         if self.trainer.is_world_process_zero():
             keep_lines_until(self.path, step - 1)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **watched.record()}) + "\n")
+            append_line(self.path, {"step": step, **watched.record()})
             draw(self.trainer.callback_handler.callbacks, watched.histograms(), step)
         return watched.scalars()
