@@ -254,6 +254,17 @@ def test_pretraining_takes_vocabulary_and_tokenizer_of_the_store(tmp_path, base,
     assert (tmp_path / "model" / "tokenizer.json").is_file()
 
 
+def test_a_tokenizer_that_is_not_there_is_all_that_is_said_to_be_wrong(tmp_path, store):
+    """Nothing of the vocabulary of a model that would not be made like that."""
+    large = Path(shutil.copytree(store, tmp_path / "large"))
+    facts = json.loads((large / "store.json").read_text())
+    facts["tokenizer"]["vocabulary"] = 5000  # more than the preset's
+    (large / "store.json").write_text(json.dumps(facts))
+    options = PretrainTinyOptions(data=large, tokenizer=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"^no tokenizer could be read from '[^;]*$"):
+        pretrain_tiny(options)
+
+
 def test_a_stopped_pretraining_goes_on_with_the_same_command(tmp_path, base, store):
     options = PretrainTinyOptions(
         out=tmp_path, data=store, tokenizer=str(base), steps=4, warmup_steps=1, save_every=2, rows=2, report_to=()

@@ -1,5 +1,6 @@
 """Train a model from nothing on a token store."""
 
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 
@@ -26,12 +27,11 @@ def pretrain_tiny(options: PretrainTinyOptions) -> Plan:
     Raises:
         ValueError: everything that is wrong with the options, at once.
     """
-    try:
+    ids = {}
+    with suppress(ValueError, OSError):  # `_plan` says so
+        ids["vocab_size"] = Store(options.data).facts["tokenizer"]["vocabulary"]  # known without the tokenizer, too
         tokenizer = _tokenizer(options)
-        ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        ids["vocab_size"] = Store(options.data).facts["tokenizer"]["vocabulary"]
-    except (ValueError, OSError):
-        ids = {}  # `_plan` says so
+        ids |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return _plan("pretrain-tiny", options, LM2Config.preset("lm2-tiny", **ids))
 
 
