@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def test_a_line_that_does_not_fit_on_the_disk_names_its_file(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         append_line(tmp_path / "log.jsonl", {"step": 1})
     assert caught.value.filename == str(tmp_path / "log.jsonl")
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Or a machine that loses its power leaves an empty file under the name."""
+    done, sync, rename = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("sync") or sync(file))
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("rename") or rename(*names))
+    write_json(tmp_path / "it.json", {"a": 1})
+    assert done == ["sync", "rename"]
 
 
 def test_a_digest_is_that_of_what_the_files_hold_and_are_called(tmp_path):

@@ -120,6 +120,27 @@ def test_a_sample_is_the_same_in_every_set_and_whatever_came_before(babi_files, 
     assert third[0].context() == third[1].context() == "".join(third[0].text())
 
 
+def test_a_question_has_a_generator_of_its_own_by_its_number_in_the_file(babi_files, background):
+    """Whichever questions are left out before it: sets of other sizes, and of before, have the same texts."""
+    questions = list(babi.samples("qa1", babi.read_stories(babi_files, "qa1", "test")))
+    source, numbers = LocalBabilong(babi_files, background, size=100, seed=4), []
+    for sample in islice(source.samples("qa1", "1k"), 20, 23):
+        asked = tuple(fact.text for fact in sample.facts), sample.question.rstrip()
+        (number,) = [i for i, question in enumerate(questions) if (question.facts, question.question) == asked]
+        rng = np.random.default_rng([4, 1, 1000, number])
+        assert sample.context() == compose(questions[number], "1k", sample.index, background, rng).context()
+        numbers.append(number - sample.index)
+    assert all(numbers), "rows of the set are not those of the file"
+
+
+def test_simulated_questions_follow_from_the_seed(background):
+    first, again, other = (
+        [sample.facts[0].text for sample in islice(LocalBabilong(None, background, seed=seed).samples("qa1", "0k"), 20)]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
 def test_seed_task_and_length_change_the_background(babi_files, background):
     contexts = {
         next(LocalBabilong(babi_files, background, seed=seed).samples(task, length)).context()

@@ -113,6 +113,7 @@ def test_labels_cover_every_answer_of_the_files(test_files):
         ("word", "qa6", "Is Mary in the office? ", "yes", "yes, I know", True),
         ("exact", "qa1", "Where is Mary? ", "kitchen", " kitchen<|endoftext|>office", True),
         ("exact", "qa1", "Where is Mary? ", "kitchen", "Kitchen", False),
+        ("exact", "qa1", "Where is Mary? ", "kitchen", "kitchen.", False),
         ("substring", "qa1", "Where is Mary? ", "kitchen", "office, KITCHEN", True),
     ],
 )
