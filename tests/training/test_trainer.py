@@ -1,6 +1,7 @@
 """The trainer: same rows however they are split, resume as if never stopped, and the model kinds treated alike."""
 
 import json
+import math
 import random
 import time
 from dataclasses import replace
@@ -100,8 +101,8 @@ def test_resume_is_as_if_never_stopped(tmp_path, model, optimizer):
 
 
 def test_a_run_that_ends_at_a_moment_goes_on_as_if_never_stopped(tmp_path):
-    """The moment is past from the start, so each call does the steps of one line of the log."""
-    whole, pieces = (a_run(tmp_path / name, lm2, log_every=2) for name in ("whole", "pieces"))
+    """The moment is past from the start, so each call does the steps of one line of the log; a step is two passes."""
+    whole, pieces = (a_run(tmp_path / name, lm2, log_every=2, accumulation=2) for name in ("whole", "pieces"))
     train(whole)
     reached = [train(pieces, resume=True, stop_at=time.monotonic()).state.global_step for _ in range(3)]
     assert reached == [2, 4, 6]
@@ -250,8 +251,7 @@ def test_evaluation_leaves_no_trace(tmp_path):
 
     without = a_run(tmp_path / "without", training_forward=noisy)
     watched = a_run(tmp_path / "watched", training_forward=noisy, evaluation=look, evaluation_every=4)
-    train(without)
-    train(watched)
+    assert train(without).model.training == train(watched).model.training
     assert log_of(watched, "loss") == log_of(without, "loss")
     lines = [json.loads(line) for line in (watched.output_dir / "log.jsonl").read_text().splitlines()]
     assert [line["eval_at"] for line in lines if "eval_at" in line] == [4, 6]
@@ -289,6 +289,8 @@ class Toy(nn.Module):
         self.norm = ToyNorm()
         self.memory = nn.ModuleDict({"query": nn.Linear(2, 2, bias=False), "gate": WriteGate(2, 2)})
         self.tied = self.base
+        self.head = nn.Linear(2, 2, bias=False)
+        self.head.weight = self.base.weight
 
 
 @pytest.mark.parametrize("prefix", ["", "wrapped"])
@@ -323,16 +325,44 @@ def test_muon_takes_the_matrices_between_the_ends(tmp_path, model):
     names = {name for name, p in built.named_parameters() if id(p) in taken}
     assert any(name.endswith("down_proj.weight") for name in names)
     assert not any("norm" in name or "embed" in name or "lm_head" in name or "gate.weight" in name for name in names)
-    assert {group["lr"] for group in groups if group["muon"]} <= {0.5, 1.5}
+    assert {group["lr"] for group in groups if group["muon"]} == ({0.5, 1.5} if model is lm2 else {0.5})
     optimizer = make_optimizer(built, run)
     optimizer.param_groups[-1]["lr"] = 7.0
     assert any(group["lr"] == 7.0 for part in optimizer.optimizers for group in part.param_groups)
+
+
+def test_muon_takes_no_weights_of_more_than_two_dimensions(tmp_path):
+    (group,) = parameter_groups(nn.Conv1d(2, 2, 3, bias=False), a_run(tmp_path, optimizer="muon", weight_decay=0.02))
+    assert (group["muon"], group["lr"], group["weight_decay"]) == (False, 1e-2, 0.02)
 
 
 def test_muon_has_its_own_decay(tmp_path):
     run = a_run(tmp_path, optimizer="muon", weight_decay=0.02, muon_weight_decay=0.3)
     decays = {(group["muon"], group["weight_decay"]) for group in parameter_groups(lm2(), run)}
     assert decays == {(True, 0.3), (False, 0.02), (False, 0.0)}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_adamw_averages_as_asked(tmp_path, optimizer):
+    made = make_optimizer(plain(), a_run(tmp_path, optimizer=optimizer, betas=(0.8, 0.7)))
+    assert {group["betas"] for group in made.param_groups if "betas" in group} == {(0.8, 0.7)}
+
+
+def test_the_seed_is_that_of_the_weights_and_of_what_training_draws(tmp_path):
+    def trained(name: str, seed: int) -> tuple[torch.Tensor, list[float]]:
+        drawn = []
+
+        def forward(model, batch, step):
+            drawn.append(torch.rand(()).item())
+            return model(**batch, use_cache=False)
+
+        stages, unchanged = (Stage(steps=2, rows=4),), {"learning_rate": 0.0, "training_forward": forward}
+        return train(a_run(tmp_path / name, seed=seed, stages=stages, **unchanged)).model.lm_head.weight, drawn
+
+    (one, drawn), (_, again), (_, other) = trained("one", 1), trained("again", 1), trained("other", 2)
+    torch.manual_seed(1)
+    assert torch.equal(one, plain().lm_head.weight)
+    assert drawn == again != other
 
 
 def test_bf16_trains(tmp_path):
@@ -357,9 +387,9 @@ def test_errors_name_the_values(tmp_path):
         train(a_run(tmp_path), resume=True)
 
 
-def trapezoid(folder: Path, warmup_steps: int) -> list[float]:
+def rates_of(folder: Path, schedule: str, warmup_steps: int) -> list[float]:
     """The learning rates of 20 steps, as shares of the peak."""
-    run = a_run(folder, stages=(Stage(steps=20, rows=4),), warmup_steps=warmup_steps, schedule="trapezoid")
+    run = a_run(folder, stages=(Stage(steps=20, rows=4),), warmup_steps=warmup_steps, schedule=schedule)
     trainer = LM2Trainer(run, plain())
     trainer.create_optimizer_and_scheduler(run.steps)
     rates = []
@@ -370,15 +400,28 @@ def trapezoid(folder: Path, warmup_steps: int) -> list[float]:
     return rates
 
 
+FALLS = {
+    "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
+    "linear": lambda share: 1 - share,
+    "constant": lambda share: 1.0,
+}
+
+
+@pytest.mark.parametrize("schedule", FALLS)
+def test_every_schedule_rises_over_the_warm_up_and_then_falls_in_its_way(tmp_path, schedule):
+    rates = rates_of(tmp_path, schedule, warmup_steps=4)
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.75] + [FALLS[schedule](i / 16) for i in range(16)])
+
+
 def test_the_trapezoid_stays_at_the_peak_and_falls_over_the_last_30_percent(tmp_path):
-    rates = trapezoid(tmp_path, warmup_steps=4)
+    rates = rates_of(tmp_path, "trapezoid", warmup_steps=4)
     assert rates[:4] == pytest.approx([0, 0.25, 0.5, 0.75])
     assert rates[4:15] == pytest.approx([1] * 11)
     assert rates[14:] == pytest.approx([1 - i / 6 for i in range(6)])
 
 
 def test_the_trapezoid_of_a_long_warm_up_falls_in_what_is_left(tmp_path):
-    assert trapezoid(tmp_path, warmup_steps=18) == pytest.approx([i / 18 for i in range(18)] + [1, 0.5])
+    assert rates_of(tmp_path, "trapezoid", warmup_steps=18) == pytest.approx([i / 18 for i in range(18)] + [1, 0.5])
 
 
 def test_progress_says_step_loss_and_time_left(tmp_path, monkeypatch, capsys):

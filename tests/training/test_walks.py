@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lm2 import LM2Cache, LM2Config, LM2ForCausalLM
+from lm2.memory import LM2Memory
 from lm2.training import walks
 
 
@@ -100,3 +101,24 @@ def test_the_noise_itself_gets_no_gradient(model):
     after = walks.roll_out(model, cache, np.random.default_rng(4), noise).states[1].bank
     (gradient,) = torch.autograd.grad(after.square().sum(), [model.model.embed_tokens.weight], allow_unused=True)
     assert gradient is None
+
+
+def test_walks_are_from_one_segment_to_the_longest_with_each_doubling_alike():
+    rng = np.random.default_rng(0)
+    lengths = np.array([walks.walk_length(rng) for _ in range(6000)])
+    assert (lengths.min(), lengths.max()) == (1, walks.LONGEST_WALK)
+    for first in (1, 2, 4, 8, 16, 32):
+        share = ((first <= lengths) & (lengths < 2 * first)).mean()
+        assert share == pytest.approx(np.log(2) / np.log(walks.LONGEST_WALK + 1), abs=0.025)
+
+
+def test_a_roll_out_draws_from_all_segments_of_the_noise(model, monkeypatch):
+    cache, seen, own = LM2Cache(model.config), [], LM2Memory.project
+    monkeypatch.setattr(walks, "walk_length", lambda rng: 64)
+    with torch.no_grad():
+        model.model(torch.randint(32, (4, 4)), past_key_values=cache)
+        monkeypatch.setattr(LM2Memory, "project", lambda memory, x: seen.append(x) or own(memory, x))
+        walks.roll_out(model, cache, np.random.default_rng(0), noise)
+    segments = seen[-1].flatten(0, 1).flatten(1)
+    assert len(segments) == 4 * 64
+    assert len(segments.unique(dim=0)) > 96  # of 128; all would be 111 on average

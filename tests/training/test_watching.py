@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lm2 import LM2Config, LM2ForCausalLM
+from lm2 import LM2Cache, LM2Config, LM2ForCausalLM
 from lm2.training import LM2Trainer, train
 from lm2.training.flops import forward_flops
-from lm2.training.watching import watch
+from lm2.training.watching import Watched, _slots_used, watch
 from tests.training.test_trainer import SHAPE, T, a_run, lm2, log_of, plain, rmt, seeded
 
 
@@ -43,6 +43,38 @@ def test_a_memory_that_does_nothing_is_seen():
     assert closed["write_gate"] == closed["mass"] == closed["slots_used"] == closed["write_norm"] == 0
     assert 0 < watched.scalars()["mass"] < 1
     assert 1 <= watched.scalars()["slots_used"] <= 3
+
+
+def test_the_gain_is_what_the_memory_saves_after_the_first_segment():
+    found = Watched([5.0, 2.0, 1.0], [5.0, 3.0, 4.0], {}).scalars()
+    assert found == {"carried": 1.5, "reset": 3.5, "gain": 2.0, "loss_first": 5.0, "loss_last": 1.0}
+
+
+def test_slots_that_get_as_much_are_all_used_and_one_that_gets_all_is_one():
+    mass_RND = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.5, 0.9], [0.5, 0.0]])[None]
+    assert _slots_used(mass_RND[..., :1]).item() == pytest.approx(4)
+    assert _slots_used(mass_RND[..., 1:]).item() == pytest.approx(1)
+    assert _slots_used(mass_RND).item() == pytest.approx(2.5)
+
+
+def test_what_is_told_of_gates_and_writes_is_what_the_model_does():
+    """With gates that are open as far as their bias says, and a single segment: its write is what the bank changes."""
+    built, batch, biases = seeded(lm2).eval(), rows(1), {"write": 0.1, "output": -0.5, "input": 1.5, "forget": 0.7}
+    for layer in built.model.layers:
+        for name, bias in biases.items():
+            gate = getattr(layer.memory, f"{name}_gate")
+            torch.nn.init.zeros_(gate.weight)
+            torch.nn.init.constant_(gate.bias, bias)
+    open_ = {f"{name}_gate": torch.tensor(bias).sigmoid().item() for name, bias in biases.items()}
+    open_["write_gate"] = 1.2 * open_["write_gate"] - 0.1
+    cache = LM2Cache(built.config)
+    with torch.no_grad():
+        built(batch["input_ids"], past_key_values=cache)
+    records = watch(built, batch).banks.values()
+    for record, state, layer in zip(records, cache.states, built.model.layers, strict=True):
+        start, found = layer.memory.initial_bank(3, "cpu"), record.means()
+        assert {name: found[name] for name in open_} == pytest.approx(open_, rel=1e-5)
+        assert found["write_norm"] == pytest.approx(((state.bank - start).norm() / start.norm()).item(), rel=1e-4)
 
 
 def test_histograms_count_every_value():
