@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from lm2 import LM2Cache
 from lm2.cache import fingerprint
-from tests.contract.cases import random_ids, tiny_model
+from tests.contract.cases import random_ids, tiny_config, tiny_model
 
 
 @pytest.fixture(params=[0, 4], ids=["", "look-back"])
@@ -49,9 +49,13 @@ def test_the_fingerprint_sees_weights_and_configuration_but_not_training_options
     assert own == fingerprint(model)
     for fields in ({"memory_topk": 2}, {"look_back": 1}):
         assert own != fingerprint(tiny_model("memory in one block", **fields))
-    with torch.no_grad():
-        model.lm_head.weight[0, 0] += 1e-3
-    assert own != fingerprint(model)
+    for name, parameter in model.named_parameters():
+        kept = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.flatten()[-1] += 1e-3
+        assert own != fingerprint(model), name
+        parameter.data = kept
+    assert own == fingerprint(model)
 
 
 def test_a_compiled_model_is_the_same_model():
@@ -206,6 +210,23 @@ def test_a_cache_that_does_not_fit_is_refused(model, cache):
         model(random_ids(2, 4), past_key_values=cache.select([]))
     with pytest.raises(ValueError, match=r"rows \[-1\] were named"):
         cache.reset([-1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"num_hidden_layers": 3, "memory_layers": None}, "num_hidden_layers is 3 and this model's is 2"),
+        ({"hidden_size": 32}, "hidden_size is 32 and this model's is 24"),
+        ({"num_key_value_heads": 4}, "num_key_value_heads is 4 and this model's is 2"),
+        ({"segment_length": 7}, "segment_length is 7 and this model's is 6"),
+        ({"memory_layers": [0]}, r"memory_indices is \(0,\) and this model's is \(1,\)"),
+    ],
+)
+def test_every_shape_that_differs_is_named(fields, said):
+    own, other = (tiny_config("memory in one block", **changes) for changes in ({}, fields))
+    LM2Cache(own).check_fits(own, 1)
+    with pytest.raises(ValueError, match=f"its {said}"):
+        LM2Cache(other).check_fits(own, 1)
 
 
 def test_booleans_name_rows(model):

@@ -63,6 +63,13 @@ def test_a_line_that_does_not_fit_on_the_disk_names_its_file(tmp_path):
     assert caught.value.filename == str(tmp_path / "log.jsonl")
 
 
+def test_a_part_that_was_written_goes_when_the_rest_cannot_be(tmp_path):
+    with pytest.raises(KeyError), replacing(tmp_path / "it.txt") as beside:
+        beside.write_text("half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     """Or a machine that loses its power leaves an empty file under the name."""
     done, sync, rename = [], os.fsync, os.replace

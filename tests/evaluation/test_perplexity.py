@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -205,6 +206,16 @@ def test_a_plain_model_that_takes_less_than_a_segment_is_refused(folders, text, 
     options = PerplexityOptions((str(folders["plain"]),), text, segment_length=300, out=tmp_path / "out")
     with pytest.raises(ValueError, match="plain takes 256 tokens, less than a segment of 300"):
         perplexity.run(options)
+
+
+def test_progress_is_in_segments_up_to_those_of_every_document(folders, tmp_path, monkeypatch):
+    """A plain model takes a segment of all its 256 positions; the last document has no whole one."""
+    path, told = tmp_path / "texts.jsonl", []
+    path.write_text("".join(json.dumps({"text": prose(n)}) + "\n" for n in (300, 80, 2)))
+    monkeypatch.setattr(perplexity, "counted", lambda name, total: nullcontext(told.append(total) or told.append))
+    monkeypatch.setattr(perplexity, "score", lambda model, ids_ST: {"full": [1.0] * len(ids_ST)})
+    perplexity.run(PerplexityOptions((str(folders["plain"]),), path, 2, 256, out=tmp_path / "out"))
+    assert told == [3 * 2, 2, 2, 0]
 
 
 def test_a_text_without_a_whole_segment_is_refused(folders, tmp_path):
