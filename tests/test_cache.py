@@ -101,6 +101,31 @@ def test_another_bank_is_read_at_once(model):
     assert torch.equal(with_other[1], with_own[1])
 
 
+@torch.no_grad()
+def test_a_row_that_is_reset_while_others_are_decoded_reads_the_bank_that_it_begins_with(model):
+    ids, length = random_ids(2, 20), model.config.segment_length
+    cache = model(ids[:, : length + 2], use_cache=True).past_key_values
+    model(ids[:, -1:], past_key_values=cache)
+    assert any(state.contents for state in cache.states)
+    cache.reset([0])
+    found = model(ids[:, :1], past_key_values=cache).logits[0]
+    assert torch.allclose(found, model(ids[:1, :1]).logits[0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_follows_from_a_bank_is_not_saved_with_it(model, tmp_path):
+    ids = random_ids(2, 10)
+    cache = model(ids, use_cache=True).past_key_values
+    model(ids[:, :1], past_key_values=cache)
+    assert any(state.contents for state in cache.states)
+    cache.save(tmp_path / "c", model)
+    with safe_open(tmp_path / "c", framework="pt") as file:
+        assert not [name for name in file.keys() if "bank_" in name]  # noqa: SIM118
+    again = LM2Cache.load(tmp_path / "c", model)
+    one, other = (model(ids[:, 1:2], past_key_values=known).logits for known in (cache, again))
+    assert torch.allclose(one, other, atol=1e-5)
+
+
 def test_with_gradients_nothing_that_weights_have_made_is_kept(model):
     cache = model(random_ids(1, 8), use_cache=True).past_key_values
     model(random_ids(1, 1), past_key_values=cache)

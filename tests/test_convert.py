@@ -57,8 +57,11 @@ def test_a_folder_becomes_a_folder(base_folder, tmp_path):
 
 
 def test_the_same_conversion_makes_the_same_weights(base_folder, tmp_path):
+    """And draws nothing of the random numbers that others go on with."""
+    state = torch.get_rng_state()
     one, other = (load_file(convert(base_folder, tmp_path / name, **OPTIONS) / "model.safetensors") for name in "ab")
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_base_without_tokenizer_is_converted_without(tmp_path):

@@ -64,9 +64,13 @@ def test_a_line_that_does_not_fit_on_the_disk_names_its_file(tmp_path):
 
 
 def test_a_part_that_was_written_goes_when_the_rest_cannot_be(tmp_path):
-    with pytest.raises(KeyError), replacing(tmp_path / "it.txt") as beside:
-        beside.write_text("half")
-        raise KeyError
+    def half_of_it():
+        with replacing(tmp_path / "it.txt") as beside:
+            beside.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half_of_it()
     assert list(tmp_path.iterdir()) == []
 
 

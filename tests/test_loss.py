@@ -36,10 +36,19 @@ def test_parts_make_the_whole(tokens, bias):
     parameters = [h_ND, *head.parameters()]
     found = gradients(summed_cross_entropy(head, h_ND, target_N, VOCABULARY), *parameters)
     assert max(made) <= PART
+    parts = -(-tokens // PART)
+    assert len(made) == (2 * parts if parts > 1 else 1)  # made once more for the gradient, not kept
     expected = gradients(F.cross_entropy(head(h_ND), target_N, reduction="sum"), *parameters)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
         torch.testing.assert_close(summed_cross_entropy(head, h_ND, target_N, VOCABULARY), expected[0].detach())
+
+
+def test_a_vocabulary_above_what_fits_at_once_is_read_token_by_token(monkeypatch):
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", VOCABULARY - 1)
+    head, h_ND, target_N = torch.nn.Linear(5, VOCABULARY), torch.randn(3, 5), torch.randint(VOCABULARY, (3,))
+    expected = F.cross_entropy(head(h_ND), target_N, reduction="sum")
+    torch.testing.assert_close(summed_cross_entropy(head, h_ND, target_N, VOCABULARY), expected)
 
 
 @pytest.mark.usefixtures("_small_parts")

@@ -95,6 +95,24 @@ def test_the_bank_and_the_gates_are_float32(memory, how):
     assert out.dtype == x_RSTD.dtype
 
 
+@torch.no_grad()
+def test_under_autocast_only_the_token_side_is_rounded(memory):
+    """What reads and writes the bank is bit for bit what it is without autocast."""
+    x_RSTD, start_RND = torch.randn(2, 3, 6, 24), memory.initial_bank(2, torch.device("cpu"))
+    complete_RS = torch.ones(2, 3, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        q_RSTD, rho_RSTH, u_RSTD = memory.project(x_RSTD)
+        out, bank = memory(x_RSTD, start_RND, complete_RS)
+        step_out, step_bank, _ = memory.step(x_RSTD[:, 0], x_RSTD[:, 0], start_RND, complete_RS[:, 0])
+    norm_RSND, expected = memory.scan(q_RSTD, rho_RSTH, u_RSTD, start_RND, complete_RS, None, None, True)
+    assert torch.equal(bank, expected)
+    assert torch.equal(out, memory.gate(memory.read(q_RSTD, norm_RSND)))
+    first = q_RSTD[:, :1], rho_RSTH[:, :1], u_RSTD[:, :1]
+    assert torch.equal(step_bank, memory.scan(*first, start_RND, complete_RS[:, :1], None, None, True)[1])
+    own = memory.contents(norm_RSND[:, 0])
+    assert torch.equal(step_out, memory.gate(memory.look_up(memory.query(x_RSTD[:, 0]), *own)))
+
+
 def test_topk_of_all_slots_is_the_plain_read():
     ids = random_ids(2, 20)
     plain, topk = (tiny_model("top-k", memory_topk=k)(ids).logits for k in (None, 5))
@@ -134,3 +152,5 @@ def test_with_activation_checkpointing_each_write_is_computed_again(monkeypatch)
     assert len(writes) == 4
     (out.sum() + bank.sum()).backward()
     assert len(writes) == 8
+    memory.eval()(x_RSTD, memory.initial_bank(1, x_RSTD.device), torch.ones(1, 4, dtype=torch.bool))[1].sum().backward()
+    assert len(writes) == 12

@@ -59,6 +59,19 @@ def test_slots_are_chosen_by_the_query_and_the_key_of_its_head(case, key_value_h
         assert torch.equal(memory.q_proj.weight[rows], attention.q_proj.weight[rows] + keys)
 
 
+def test_what_is_written_are_the_inputs_themselves_and_scales_are_those_of_the_attention():
+    base = tiny_base("qwen3-qk-norm")
+    for layer in base.model.layers:
+        torch.nn.init.uniform_(layer.self_attn.q_norm.weight)
+        torch.nn.init.uniform_(layer.self_attn.k_norm.weight)
+    for layer in add_memory(base, memory_slots=5, segment_length=8, memory_heads=2).model.layers:
+        memory, attention = layer.memory, layer.self_attn
+        assert torch.equal(memory.u_proj.weight, torch.eye(memory.width))
+        assert not memory.v_proj.weight.any()
+        assert torch.equal(memory.q_norm.weight, attention.q_norm.weight)
+        assert torch.equal(memory.k_norm.weight, attention.k_norm.weight)
+
+
 @pytest.mark.parametrize("options", [{"memory_key_value_heads": 1}, {"memory_heads": 2}])
 def test_where_the_keys_do_not_fit_the_queries_are_as_they_were(options):
     layer = add_memory(tiny_base("llama"), memory_slots=5, segment_length=8, **options).model.layers[0]

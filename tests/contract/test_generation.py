@@ -138,3 +138,9 @@ def test_a_cache_that_would_be_read_into_again_and_again_is_refused():
         generate(model, random_ids(1, 6), past_key_values=LM2Cache(model.config), use_cache=False)
     with pytest.raises(ValueError, match="cache_implementation is 'static', and this model's state is an LM2Cache"):
         generate(model, random_ids(1, 6), cache_implementation="static")
+
+
+def test_tokens_that_an_assistant_guesses_are_refused_for_a_bank_takes_nothing_back():
+    model = tiny_model("fewer slots than tokens")
+    with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
+        model.generate(random_ids(1, 4), assistant_model=model, max_new_tokens=2)

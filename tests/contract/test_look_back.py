@@ -1,10 +1,13 @@
 """Look-back: a segment's self-attention sees the last P tokens of the segment before, and nothing else changes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from lm2 import LM2Cache
+from lm2.modeling import OpenSegment
 from tests.contract.cases import assert_same, random_ids, tiny_model
 
 YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 16}
@@ -123,6 +126,13 @@ def test_a_row_that_starts_anew_beside_others_looks_back_at_nothing():
 
 
 @torch.no_grad()
+def test_keys_are_turned_back_in_float32_and_rounded_once():
+    model = backbone()
+    segment = OpenSegment(SimpleNamespace(border=model.model._border()), None, rotates=True)  # ty: ignore[invalid-argument-type]
+    keys = torch.randn(1, 2, 3, model.model.layers[0].self_attn.head_dim).bfloat16()
+    assert torch.equal(segment._turn_back(keys), segment._turn_back(keys.float()).bfloat16())
+
+
 def test_the_state_holds_the_tail_once_per_block():
     model = backbone()
     for length in (3, 7, 30):

@@ -144,5 +144,6 @@ def test_crop_of_nothing_does_nothing_and_other_crops_raise(model):
     held = tensors(cache)
     cache.crop(0)
     assert all(one is two for one, two in zip(held, tensors(cache), strict=True))
-    with pytest.raises(ValueError, match=r"cannot be cropped by 3 tokens.*keep a copy\(\)"):
-        cache.crop(3)
+    for tokens in (3, -3):
+        with pytest.raises(ValueError, match=rf"cannot be cropped by {tokens} tokens.*keep a copy\(\)"):
+            cache.crop(tokens)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lm2 import LM2Cache
+from lm2.cache import check_carries
 from tests.contract.cases import FEW, random_ids, tiny_model
 
 
@@ -73,6 +74,8 @@ def test_checkpoints_that_would_lose_the_gradients_of_a_cache_are_refused():
     model.activation_checkpointing_enable({"use_reentrant": True})
     with pytest.raises(ValueError, match="use_reentrant is True, and with such checkpoints no gradient reaches"):
         model(ids, past_key_values=LM2Cache(model.config))
+    with torch.no_grad():
+        check_carries(model)
     assert model.eval()(ids, use_cache=True).past_key_values.rows == 2
     model.train().activation_checkpointing_enable({"use_reentrant": False})
     assert model(ids, use_cache=True).past_key_values.states[0].bank.requires_grad

@@ -48,6 +48,20 @@ def test_cuts_are_counted_from_each_rows_own_end(look_back):
     assert reached == [False, True, True, False, False]
 
 
+@pytest.mark.parametrize("look_back", [0, 3])
+def test_a_call_is_not_cut_where_it_begins(look_back):
+    """Its first segment reaches into the call before, however many segments follow it."""
+    model = tiny_model("memory in one block", bptt_segments=2, look_back=look_back).train()
+    length, cache = model.config.segment_length, LM2Cache(model.config)
+    embeds = model.model.embed_tokens(random_ids(1, length)).detach().requires_grad_()
+    model(inputs_embeds=embeds, past_key_values=cache)
+    logits = model(random_ids(1, 4 * length, seed=1), past_key_values=cache).logits
+    (last,) = torch.autograd.grad(logits[:, 2 * length :].square().sum(), embeds, retain_graph=True, allow_unused=True)
+    assert last is None or not last.any()
+    (first,) = torch.autograd.grad(logits[:, :length].square().sum(), embeds)
+    assert first.abs().max() > 0
+
+
 def test_a_row_that_ends_before_the_others_hands_its_gradient_on():
     """Its bank after the call is cut where it is cut alone: not at the segments of pads."""
     model = tiny_model("memory in one block", bptt_segments=2).train()
