@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm2.evaluation.statistics import Z95, sign_flip, t_975, t_interval, wilson
+from lm2.evaluation.statistics import Z95, p_value, sign_flip, t_975, t_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,7 @@ def test_what_hangs_together_counts_once():
 def test_large_counts_do_not_overflow():
     assert 0.0048 < sign_flip([1] * 2400 + [-1] * 2600) < 0.0050
     assert sign_flip([1] * 5000) == 0.0
+    assert [p_value(p) for p in (0.0, 1e-300, 0.01234, 1.0)] == ["< 1e-300", "1e-300", "0.012", "1"]
 
 
 def test_t_interval_against_a_known_value():
