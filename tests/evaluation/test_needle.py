@@ -55,8 +55,8 @@ def test_a_sample_is_as_long_and_as_deep_as_asked(length, depth, index):
 
 def test_samples_follow_from_their_numbers_and_the_seed(source):
     assert source.sample(300, 50, 1) == NeedleSource(None, seed=0).sample(300, 50, 1)
-    keys = {source.sample(300, 50, index).told.key for index in range(20)}
-    assert len(keys) == 20
+    numbers = [(300, 50, index) for index in range(20)] + [(301, 50, 0), (300, 51, 0)]
+    assert len({source.sample(*each).told.key for each in numbers}) == len(numbers)
     assert NeedleSource(None, seed=1).sample(300, 50, 1).told.key != source.sample(300, 50, 1).told.key
 
 

@@ -1,6 +1,7 @@
 """Records on disk: a run that was killed goes on, and one with other settings does not."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,16 @@ def test_what_was_finished_is_known_to_the_next_run(tmp_path):
     assert ("qa1", 3) in again
     assert ("qa1", 4) not in again
     assert again.read() == [{"key": ["qa1", 3], "right": True}]
+
+
+def test_a_finished_piece_is_on_the_disk(tmp_path, monkeypatch):
+    """Hours of answers outlive a machine that loses its power."""
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size) or sync(file))
+    records = Records(tmp_path, SETTINGS)
+    for index in range(2):
+        records.add((index,), {})
+        assert synced[-1] == records.path.stat().st_size
 
 
 def test_a_piece_that_two_commands_wrote_counts_once(tmp_path):
