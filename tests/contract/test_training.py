@@ -75,7 +75,7 @@ def test_checkpoints_that_would_lose_the_gradients_of_a_cache_are_refused():
     with pytest.raises(ValueError, match="use_reentrant is True, and with such checkpoints no gradient reaches"):
         model(ids, past_key_values=LM2Cache(model.config))
     with torch.no_grad():
-        check_carries(model)
+        check_carries(model.model)
     assert model.eval()(ids, use_cache=True).past_key_values.rows == 2
     model.train().activation_checkpointing_enable({"use_reentrant": False})
     assert model(ids, use_cache=True).past_key_values.states[0].bank.requires_grad
