@@ -84,6 +84,19 @@ def test_facts_stand_between_sentences(background):
     assert all(piece.endswith(".") for piece in pieces if piece not in facts and piece != pieces[-1])
 
 
+def test_questions_about_one_story_have_its_hash_at_every_length_and_other_stories_have_others(background):
+    """What a paired test takes to be independent."""
+
+    def story(task: str, *facts: str, length: str = "0k") -> str:
+        question = babi.Sample(task, facts, "Where is Mary?", "kitchen", (len(facts) - 1,))
+        return make(background, length, question=question).story
+
+    first, second, third = QUESTION.facts
+    own = story("qa1", first, second)
+    assert own == story("qa1", first, second, third) == story("qa1", first, second, third, first, length="1k")
+    assert len({own, story("qa1", first, third), story("qa1", third, second), story("qa2", first, second)}) == 4
+
+
 def test_gaps_are_uniform_with_replacement_and_include_both_ends():
     """Twelve equal sentences, so thirteen gaps; two facts in the same gap once in thirteen."""
     sentence = "The quiet old man there walked over the bridge every morning."
