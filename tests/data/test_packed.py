@@ -61,6 +61,17 @@ def test_seed_step_and_segments_each_change_the_rows(folder):
         assert not same(first, rows(other))
 
 
+def test_the_seed_orders_the_sources_and_the_rows_of_each(folder):
+    def order(rows: PackedRows, seed: int) -> list[tuple[str, int]]:
+        asked = BatchRequest(seed, 0, range(30), 1)
+        return [(windows.source, index) for windows, index in rows.order.places(asked)]
+
+    one, both = rows_of(folder, weights={"a": 1}), rows_of(folder)
+    assert order(one, 0) == order(one, 0) != order(one, 1)
+    sources = [[source for source, _ in order(both, seed)] for seed in (0, 0, 1)]
+    assert sources[0] == sources[1] != sources[2]
+
+
 def taken(rows: PackedRows, steps: range, n_rows: int, segments: int) -> Counter:
     places = Counter()
     for step in steps:
@@ -159,6 +170,14 @@ def test_held_out_rows_are_whole_pieces_of_one_document(tmp_path):
         assert labels[1:] == ids[1:]
     with pytest.raises(ValueError, match="0 documents that fill a row of 32 segments of 4"):
         held_out_rows(store.folder, T, 32, 3)
+
+
+def test_held_out_rows_are_spread_over_the_store(tmp_path):
+    documents = documents_of([4 * T] * 60)
+    found = held_out_rows(make_store(tmp_path / "s", {"a": documents}).folder, T, 4, 6)["input_ids"].tolist()
+    places = [[list(map(int, document)) for document in documents].index(ids) for ids in found]
+    assert len(set(places)) == 6
+    assert min(places) < 30 <= max(places)
 
 
 def test_held_out_rows_have_no_pads(tmp_path):

@@ -121,3 +121,11 @@ def test_a_full_disk_leaves_no_partial_file_and_names_it(tmp_path):
         write_shard(tmp_path / "x", documents(), "<u2", 100)
     assert caught.value.filename == str(tmp_path / "x.tokens")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_ids_of_another_tokenizer_are_other_data(store):
+    own, path = store.fingerprint, store.folder / "store.json"
+    facts = json.loads(path.read_text())
+    facts["tokenizer"]["fingerprint"] = "0" * 64
+    path.write_text(json.dumps(facts))
+    assert Store(store.folder).fingerprint != own
