@@ -41,6 +41,16 @@ def test_every_conversation_is_in_every_pass_whole(rows, chats, tokenizer):  # n
         assert all(any(text.startswith(one) for text in found) for one in whole)
 
 
+def test_steps_of_one_row_go_on_where_the_step_before_ended_and_passes_have_orders_of_their_own(chats, tokenizer):  # noqa: F811
+    settings = {"path": chats, "tokenizer": tokenizer, "segment_length": 16, "segments": 3}
+    one, two = (ChatRows(**settings, rows_per_step=n) for n in (1, 2))
+    passes = [two(BatchRequest(0, step, range(2), 3))["input_ids"].tolist() for step in range(12)]
+    steps = [one(BatchRequest(0, step, range(1), 3))["input_ids"].tolist() for step in range(24)]
+    assert [row for batch in steps for row in batch] == [row for batch in passes for row in batch]
+    assert all(first != second for first, second in passes)
+    assert len({str(rows) for rows in passes}) == 2
+
+
 def test_labels_lie_on_their_tokens(rows):
     batch = rows(BatchRequest(0, 0, range(2), 3))
     labelled = batch["labels"] != IGNORED
