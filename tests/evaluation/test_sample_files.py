@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.evaluation.babilong import PIECE_CHARS, LocalBabilong
+from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.sample_files import FileBabilong, json_objects, read_samples, split, write_samples
 
 
@@ -57,6 +58,11 @@ def test_a_cell_is_found_and_a_missing_one_is_named(samples, file):
     assert list(source.samples("qa2", "8k")) == samples[4:]
     with pytest.raises(ValueError, match="no sample of qa3 at 1k"):
         next(source.samples("qa3", "1k"))
+
+
+def test_the_command_asks_the_samples_of_a_file(samples, file):
+    config = BabilongConfig(("model",), released=str(file), tasks=("qa2",), lengths=("8k",), samples=(2,))
+    assert list(config.cells(config.source())) == [(("qa2", "8k"), samples[4:6])]
 
 
 def test_nothing_stays_of_a_file_that_was_not_finished(samples, tmp_path):

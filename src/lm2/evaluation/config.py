@@ -11,8 +11,7 @@ import tyro
 from lm2.errors import each_once
 
 if TYPE_CHECKING:
-    from lm2.evaluation.babilong import LocalBabilong, Sample, SampleSource
-    from lm2.evaluation.hub import HubBabilong
+    from lm2.evaluation.babilong import Sample, SampleSource
     from lm2.evaluation.models import RunnerOptions
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -42,7 +41,8 @@ class BabilongConfig:
     sample_set: Literal["100", "1000"] = "100"
     """Which released set the samples made here follow, row by row: of 100 or of 1,000 samples a cell."""
     released: str | None = None
-    """Released samples: RMT-team/babilong on the hub, or a folder with its files; made here when not given."""
+    """Released samples: RMT-team/babilong on the hub, or a folder with its files. Or a file of samples (.jsonl) that
+    lm2.evaluation.sample_files.write_samples made. Made here when not given."""
     babi: Path | None = None
     """Folder or zip with the bAbI files, whose test questions are asked; a simulator of qa1 to qa10 when not given."""
     background: Path | None = None
@@ -127,14 +127,16 @@ class BabilongConfig:
                 + (", or --sample-set 1000" if self.sample_set == "100" else "")
             )
 
-    def source(self) -> "LocalBabilong | HubBabilong":
+    def source(self) -> "SampleSource":
         """Where the samples come from."""
         from lm2.evaluation.babilong import LocalBabilong
         from lm2.evaluation.hub import HubBabilong
+        from lm2.evaluation.sample_files import FileBabilong
         from lm2.evaluation.sentences import Background
 
         if self.released is not None:
-            return HubBabilong(self.released)
+            path = Path(self.released)
+            return FileBabilong(path) if path.is_file() else HubBabilong(self.released)
         books = Background.generated() if self.background is None else Background.from_books(self.background)
         return LocalBabilong(self.babi, books, size=int(self.sample_set), seed=self.seed)
 
