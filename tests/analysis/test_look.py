@@ -31,6 +31,18 @@ def found(shipped):
     return look(*shipped, f"{FACTS} {filler}", [" Where is Mary?", " Where is John?"], max_new_tokens=1)
 
 
+def test_an_answer_is_what_stands_before_the_token_that_ends_it():
+    """Whatever token that is, and unless it is all that was said."""
+    model, question = tiny_model(FEW[0]), random_ids(1, 9)[0]
+    cache = LM2Cache(model.config)
+    whole = answer(model, question, cache, 4)
+    assert len(whole) == 4
+    for ends in (int(whole[-1]), [31, int(whole[-1])]):
+        model.generation_config.eos_token_id = ends
+        first = whole.tolist().index(int(whole[-1]))
+        assert torch.equal(answer(model, question, cache, 4), whole[: first or 1])
+
+
 def test_answers_are_right_and_forgotten_without_the_memory(found):
     assert [answer.text for answer in found.answers] == [" garden", " office"]
     for one in found.answers:

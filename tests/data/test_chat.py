@@ -65,6 +65,13 @@ def test_a_conversation_that_the_format_refuses_is_named(chats, tokenizer):  # n
         ChatRows(path=chats, tokenizer=strict, segment_length=16, segments=3, rows_per_step=2)
 
 
+def test_a_conversation_as_long_as_a_row_is_kept(chats, tokenizer):  # noqa: F811
+    longest = max(len(encode(messages, tokenizer, where)[0]) for where, messages in conversations(chats))
+    settings = {"path": chats, "tokenizer": tokenizer, "segments": 1, "rows_per_step": 1}
+    assert ChatRows(**settings, segment_length=longest).left_out == 0
+    assert ChatRows(**settings, segment_length=longest - 1).left_out == 1
+
+
 def test_a_longer_conversation_than_a_row_is_left_out(chats, tokenizer):  # noqa: F811
     rows = ChatRows(path=chats, tokenizer=tokenizer, segment_length=16, segments=2, rows_per_step=2)
     assert rows.left_out == 1

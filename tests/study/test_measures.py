@@ -32,6 +32,22 @@ def test_carried_leaves_every_second_row_alone(tiny, batch):
         assert torch.allclose(*losses, atol=1e-6) == same
 
 
+@pytest.mark.parametrize(
+    ("row", "changed", "same"), [(0, slice(8, 12), False), (0, slice(12, 16), True), (2, slice(0, 16), True)]
+)
+def test_carried_rows_begin_with_the_row_before_as_it_is_before_its_last_segment(tiny, batch, row, changed, same):
+    model = tiny("default").train()
+    ids, labels = batch["input_ids"], torch.full_like(batch["labels"], -100)
+    labels[1] = ids[1]
+    other = ids.clone()
+    other[row, changed] = (ids[row, changed] + 1) % 32
+    losses = [
+        measures.carried(model, {"input_ids": i, "labels": labels, "num_items_in_batch": 15}, 0).loss
+        for i in (ids, other)
+    ]
+    assert torch.allclose(*losses, rtol=0, atol=1e-7) == same
+
+
 def test_a_burn_in_moves_the_banks_and_passes_the_gradient_straight_through(tiny):
     model = tiny("default")
     cache = LM2Cache(model.config)
