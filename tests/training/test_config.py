@@ -1,6 +1,7 @@
 """A run's values: checks, the curriculum's arithmetic, and the description that is saved."""
 
 import json
+import math
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -70,7 +71,8 @@ def test_differences_inside_a_value_are_named_by_their_path():
     [
         ({"stages": ()}, "0 steps"),
         ({"accumulation": 0}, "accumulation must be at least 1, got 0"),
-        ({"learning_rate": -1.0}, r"learning_rate must not be negative, got -1\.0"),
+        ({"learning_rate": -1.0}, r"learning_rate must be a finite number of 0 or more, got -1\.0"),
+        ({"learning_rate": math.inf}, r"learning_rate must be a finite number of 0 or more, got inf"),
         ({"warmup_steps": 205}, "got 205 of 205"),
         ({"evaluation_every": 7}, "got None and 7"),
     ],

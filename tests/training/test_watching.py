@@ -126,7 +126,7 @@ def test_operations_are_those_that_torch_counts(fields, segments):
     model = LM2ForCausalLM(config).eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model(torch.ones(1, segments * T, dtype=torch.long))
+        model(torch.ones(1, segments * T, dtype=torch.long), use_cache=False)
     assert counter.get_total_flops() == forward_flops(model, segments)
 
 

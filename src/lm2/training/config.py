@@ -150,7 +150,7 @@ class RunConfig:
             least(problems, name, getattr(self, name), 1)
         for name in (*RATES, "max_grad_norm", "max_skipped_steps", "warmup_steps", "data_workers", "seed"):
             value = getattr(self, name)
-            problems.need(0 <= value < math.inf, f"{name} must not be negative, got {value}: use 0 or more")
+            problems.need(0 <= value < math.inf, f"{name} must be a finite number of 0 or more, got {value}")
         within = all(0 <= beta < 1 for beta in self.betas)
         problems.need(within, f"betas must lie between 0 and 1, got {self.betas}: the usual ones are (0.9, 0.95)")
         for pair in (("evaluation", "evaluation_every"), ("held_out", "watch_every")):
