@@ -187,7 +187,7 @@ def test_everything_that_is_wrong_is_told_at_once(options):
     wrong = replace(options, data=Path("nowhere"), memory_layers=(7,), rows=3, accumulation=2, weight_decay=-1.0)
     with pytest.raises(ValueError, match=r"^4 things are wrong") as raised:
         retrofit(wrong)
-    for part in ("nowhere holds no token store", "it names [7]", "into 2 passes, got 3", "negative, got -1.0"):
+    for part in ("nowhere holds no token store", "it names [7]", "into 2 passes, got 3", "0 or more, got -1.0"):
         assert part in str(raised.value)
     with pytest.raises(ValueError, match=r"^3 things are wrong.*lora_rank.*rows is 0 and segments is 0: each must"):
         retrofit(replace(options, data=Path("nowhere"), rows=0, segments=(0,), lora_rank=0))
