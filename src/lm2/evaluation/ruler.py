@@ -68,6 +68,7 @@ def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], R
 
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
     _check_room(tokenizer, options.lengths)
+    _check_example(tokenizer, options.tasks)
     _check_limit(spec.name, model, options.lengths)
     facts = describe(spec, model)
     records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
@@ -91,6 +92,21 @@ def _check_room(tokenizer: Any, lengths: Sequence[int]) -> None:
         raise ValueError(
             f"--lengths names {min(lengths):,}, and with this tokenizer, whose tokens are short, the prompts need "
             f"{need:,}: give that or more"
+        )
+
+
+def _check_example(tokenizer: Any, tasks: Sequence[str]) -> None:
+    """The harness makes an example of `ruler_vt` of 500 tokens, and where none is that short tries for ever."""
+    if "ruler_vt" not in tasks:
+        return
+    from lm_eval.tasks.ruler import vt_utils
+
+    examples = (vt_utils.generate_input_output(5, 1, 4, is_icl=True) for _ in range(50))  # as the harness begins
+    need = max(len(tokenizer(f"{text} {answer}").input_ids) + 30 for text, answer in examples)
+    if need > 500:
+        raise ValueError(
+            f"--tasks names ruler_vt, whose example has 500 tokens and needs {need} with this tokenizer, whose tokens "
+            "are short: leave it out"
         )
 
 
