@@ -130,8 +130,8 @@ def test_an_example_that_no_tokens_are_enough_for_is_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_all_tasks_run_for_every_model_with_a_memory(tmp_path):
-    """All that the small tokenizer can be asked."""
-    tasks = tuple(task for task in TASKS if task != "ruler_vt")
+    """All that the small tokenizer can be asked: of `ruler_cwe` no word fits into so few of its tokens."""
+    tasks = tuple(task for task in TASKS if task not in ("ruler_vt", "ruler_cwe"))
     report = ask(["lm2", "rmt"], tasks, tmp_path, batch_size=2)
     for model in report["models"]:
         assert [one["task"] for one in model["cells"]] == list(tasks)
