@@ -85,11 +85,18 @@ def test_what_decoding_reads_of_a_bank_is_computed_once_a_segment(model):
 
 
 @torch.no_grad()
-def test_another_bank_is_read_at_once(model):
+def decoding(model):
+    """Two rows, and their cache after a segment and a step, which knows what follows from the bank."""
     ids, length = random_ids(2, 20), model.config.segment_length
     cache = model(ids[:, : length + 2], use_cache=True).past_key_values
     model(ids[:, -1:], past_key_values=cache)
     assert any(state.contents for state in cache.states)
+    return ids, cache
+
+
+@torch.no_grad()
+def test_another_bank_is_read_at_once(model):
+    ids, cache = decoding(model)
     changed, known = cache.copy(), cache.copy()
     changed.reset([0])
     banks = [state.bank for state in changed.states]
@@ -103,10 +110,7 @@ def test_another_bank_is_read_at_once(model):
 
 @torch.no_grad()
 def test_a_row_that_is_reset_while_others_are_decoded_reads_the_bank_that_it_begins_with(model):
-    ids, length = random_ids(2, 20), model.config.segment_length
-    cache = model(ids[:, : length + 2], use_cache=True).past_key_values
-    model(ids[:, -1:], past_key_values=cache)
-    assert any(state.contents for state in cache.states)
+    ids, cache = decoding(model)
     cache.reset([0])
     found = model(ids[:, :1], past_key_values=cache).logits[0]
     assert torch.allclose(found, model(ids[:1, :1]).logits[0], atol=1e-5)
@@ -114,10 +118,7 @@ def test_a_row_that_is_reset_while_others_are_decoded_reads_the_bank_that_it_beg
 
 @torch.no_grad()
 def test_what_follows_from_a_bank_is_not_saved_with_it(model, tmp_path):
-    ids = random_ids(2, 10)
-    cache = model(ids, use_cache=True).past_key_values
-    model(ids[:, :1], past_key_values=cache)
-    assert any(state.contents for state in cache.states)
+    ids, cache = decoding(model)
     cache.save(tmp_path / "c", model)
     with safe_open(tmp_path / "c", framework="pt") as file:
         assert not [name for name in file.keys() if "bank_" in name]  # noqa: SIM118

@@ -41,13 +41,15 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
 
 
 def append_line(path: Path, values: Any) -> None:
-    """Add values to a JSONL file, as a line.
+    """Add values to a JSONL file, as a line that is on the disk when this returns.
 
     Raises:
         OSError: the disk is full; an unfinished line may stay.
     """
     with written(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def check_place(option: str, path: Path) -> None:

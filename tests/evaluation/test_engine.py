@@ -266,6 +266,21 @@ def test_long_texts_are_dealt_out_evenly_and_pairs_stay_together(background, mon
         assert max(counts) - min(counts) <= 4  # a pair under two conditions
 
 
+def test_a_sample_more_in_each_cell_is_work_for_all(background, monkeypatch):
+    """Where a run is extended, the pairs that were asked before are dealt out as they were."""
+    sample = next(LocalBabilong(None, background, seed=0).samples("qa1", "1k"))
+    cells = {(f"qa{n}", "1k"): [replace(sample, task=f"qa{n}", index=index) for index in range(3)] for n in range(1, 6)}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    more = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        before = my_jobs(jobs(["carried"], {cell: samples[:2] for cell, samples in cells.items()}))
+        now = my_jobs(jobs(["carried"], cells))
+        assert [job for job in now if job.sample.index < 2] == before
+        more.append(len(now) - len(before))
+    assert sorted(more) == [2, 3]
+
+
 @pytest.mark.dist
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(models, tmp_path, monkeypatch):

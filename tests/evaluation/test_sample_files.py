@@ -114,7 +114,8 @@ def test_arrays_and_lines_of_any_objects_are_read(tmp_path_factory, objects, ind
             path.write_bytes(content := text.replace("\n", between).encode())
             found = list(json_objects(path))
             assert [stored.fields for stored in found] == objects
-            assert [json.loads(content[stored.start : stored.end]) for stored in found] == objects
+            places = [stored.content for stored in found]
+            assert [json.loads(content[place.start : place.end]) for place in places] == objects
 
 
 def test_contexts_stay_in_the_file(samples, tmp_path):

@@ -132,10 +132,11 @@ def jobs(asked: Sequence[str], cells: dict[Cell, list[Sample]], limit: int | Non
 def my_jobs(whole: Sequence[Job]) -> list[Job]:
     """This process's share. Neighbours (2i and 2i + 1) stay together, since most are exchanged with the same other.
 
-    Pairs are dealt out over all cells, the longest texts first, so that cells of few samples leave nobody without work.
+    Pairs are dealt out over all cells, the longest texts first, and of these the first pair of every cell: few samples
+    in each, or a few more than before, leave nobody without work.
     """
     pairs = dict.fromkeys(_pair(job) for job in whole)
-    own = set(mine(sorted(pairs, key=lambda pair: -n_tokens(pair[0][1]))))
+    own = set(mine(sorted(pairs, key=lambda pair: (-n_tokens(pair[0][1]), pair[1]))))
     return [job for job in whole if _pair(job) in own]
 
 

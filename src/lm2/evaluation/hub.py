@@ -45,7 +45,7 @@ class HubBabilong:
         path, index = self.file(task, length), -1
         for index, stored in enumerate(json_objects(path)):
             try:
-                sample = stored_sample(task, length, index, path, stored)
+                sample = stored_sample(task, length, index, stored)
             except (KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path}, sample {index + 1}: a released sample has input, question and target, and {error} is "

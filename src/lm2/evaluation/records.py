@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lm2.files import written
+from lm2.files import append_line
 
 SCHEMA = 1
 """Version of the record and report files; a file of another version is refused."""
@@ -76,16 +76,10 @@ class Records:
         """Write a finished piece; `key` says which one it is."""
         _drop_unfinished_line(self.path)
         if not self.path.exists() or not self.path.stat().st_size:
-            self._append({"schema": SCHEMA, "settings": self.settings})
+            append_line(self.path, {"schema": SCHEMA, "settings": self.settings})
         record = {"key": list(key), **record}
-        self._append(record)
+        append_line(self.path, record)
         self.done[tuple(key)] = record
-
-    def _append(self, value: dict[str, Any]) -> None:
-        with written(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(value) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
 
     def _read_file(self, path: Path) -> Iterator[dict[str, Any]]:
         *lines, _ = path.read_text(encoding="utf-8").split("\n")  # what follows the last line end was never finished

@@ -13,7 +13,8 @@ import random
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -36,6 +37,8 @@ PATTERN = (
 )
 PATTERN_TOKENS = 45
 """What usual tokenizers make of it, or fewer."""
+DRAWS = 20
+"""Texts of a task that are measured: their words, and so their tokens, differ."""
 
 
 def run(options: RulerOptions) -> None:
@@ -68,7 +71,7 @@ def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], R
 
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
     _check_room(tokenizer, options.lengths)
-    _check_example(tokenizer, options.tasks)
+    _check_texts(tokenizer, options.tasks, options.lengths)
     _check_limit(spec.name, model, options.lengths)
     facts = describe(spec, model)
     records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
@@ -95,19 +98,39 @@ def _check_room(tokenizer: Any, lengths: Sequence[int]) -> None:
         )
 
 
-def _check_example(tokenizer: Any, tasks: Sequence[str]) -> None:
-    """The harness makes an example of `ruler_vt` of 500 tokens, and where none is that short tries for ever."""
-    if "ruler_vt" not in tasks:
-        return
-    from lm_eval.tasks.ruler import vt_utils
+class Shortest(NamedTuple):
+    """The shortest text that the harness tries for a task, and what it measures that by, in tokens."""
 
-    examples = (vt_utils.generate_input_output(5, 1, 4, is_icl=True) for _ in range(50))  # as the harness begins
-    need = max(len(tokenizer(f"{text} {answer}").input_ids) + 30 for text, answer in examples)
-    if need > 500:
-        raise ValueError(
-            f"--tasks names ruler_vt, whose example has 500 tokens and needs {need} with this tokenizer, whose tokens "
-            "are short: leave it out"
-        )
+    text: str
+    kept: int
+    room: int
+
+
+def _shortest(task: str, length: int) -> Shortest | None:
+    """Drawn anew each time, as the harness draws; None for a task that fits wherever its prompt does."""
+    from lm_eval.tasks.ruler import cwe_utils, vt_utils
+
+    if task == "ruler_vt":  # its worked example, which has 500 tokens at every length
+        text, answer = vt_utils.generate_input_output(5, 1, 4, is_icl=True)
+        return Shortest(f"{text} {answer}", 30, 500)
+    if task == "ruler_cwe":
+        example, text, words = cwe_utils.generate_input_output(10, length)
+        answer = " ".join(f"{i}. {word}" for i, word in enumerate(words, 1))
+        return Shortest(f"{example}\n{text} {answer}", 120, length)
+    return None
+
+
+def _check_texts(tokenizer: Any, tasks: Sequence[str], lengths: Sequence[int]) -> None:
+    """Where the shortest text does not fit the harness tries for ever (`ruler_vt`), or asks for no words at all."""
+    for task, length in product(tasks, lengths):
+        drawn = [found for _ in range(DRAWS) if (found := _shortest(task, length))]
+        need = max((len(tokenizer(one.text).input_ids) + one.kept for one in drawn), default=0)
+        if drawn and need > (room := drawn[0].room):
+            remedy = "leave it out" if room < length else "leave it out, or give a greater length"
+            raise ValueError(
+                f"--tasks names {task}, which needs {need:,} tokens with this tokenizer, whose tokens are short, and "
+                f"has {room:,}: {remedy}"
+            )
 
 
 def _check_limit(name: str, model: Any, lengths: Sequence[int]) -> None:

@@ -22,14 +22,6 @@ _BETWEEN = " \t\r\n,[]"
 _SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
-class Stored(NamedTuple):
-    """A JSON object of a file, and the bytes between which it lies there."""
-
-    fields: dict[str, Any]
-    start: int
-    end: int
-
-
 @dataclass(frozen=True, slots=True)
 class FileText:
     """The `input` of the JSON object between two bytes of a file, read each time it is asked for."""
@@ -51,6 +43,13 @@ class FileText:
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{self.path} is not what it was when it was opened: run again.") from None
         return split(text)
+
+
+class Stored(NamedTuple):
+    """A JSON object of a file, and where its context is read from."""
+
+    fields: dict[str, Any]
+    content: FileText
 
 
 def split(text: str) -> Iterator[str]:
@@ -114,7 +113,7 @@ def read_samples(path: str | Path) -> Iterator[Sample]:
         fields = stored.fields
         try:
             facts = tuple(Fact(f["text"], f["supporting"], f["distance"]) for f in fields["facts"])
-            yield stored_sample(fields["task"], fields["length"], fields["index"], path, stored, facts)
+            yield stored_sample(fields["task"], fields["length"], fields["index"], stored, facts)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}, sample {number}: a sample has task, length, index, question, target, facts and input, "
@@ -122,10 +121,8 @@ def read_samples(path: str | Path) -> Iterator[Sample]:
             ) from None
 
 
-def stored_sample(
-    task: str, length: str, index: int, path: str | Path, stored: Stored, facts: tuple[Fact, ...] = ()
-) -> Sample:
-    """A sample of the fields `input`, `question` and `target` of an object of the file `path`.
+def stored_sample(task: str, length: str, index: int, stored: Stored, facts: tuple[Fact, ...] = ()) -> Sample:
+    """A sample of the fields `input`, `question` and `target`.
 
     Raises:
         KeyError: a field is missing.
@@ -135,8 +132,7 @@ def stored_sample(
     for name in ("input", "question", "target"):
         if not isinstance(fields[name], str):
             raise TypeError(name)
-    content = FileText(Path(path), stored.start, stored.end)
-    return Sample(task, length, index, fields["question"], fields["target"], facts, content)
+    return Sample(task, length, index, fields["question"], fields["target"], facts, stored.content)
 
 
 def json_objects(path: str | Path) -> Iterator[Stored]:
@@ -168,7 +164,7 @@ def json_objects(path: str | Path) -> Iterator[Stored]:
                 buffer += more
             else:
                 after = start + len(buffer[:end].encode())
-                yield Stored(fields, start, after)
+                yield Stored(fields, FileText(Path(path), start, after))
                 buffer, number, start = buffer[end:], number + 1, after
 
 

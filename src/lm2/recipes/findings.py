@@ -58,16 +58,18 @@ class Findings:
             return make()
         return None
 
-    def rate(self, name: str, value: float, remedy: str, least: str = "above 0") -> float:
-        """A peak learning rate: finite, and "above 0" or "0 or more". One that cannot be is noted by the name of its
-        option, and 1 has its place."""
-        sound = (value > 0 or (value == 0 and least == "0 or more")) and value < math.inf
-        self.problems.need(sound, f"{name} must be {least}, got {value}: {remedy}")
-        return value if sound else 1.0
+    def rate(self, name: str, value: float, remedy: str) -> float:
+        """A peak learning rate. One that cannot be is noted by the name of its option, and 1 has its place."""
+        return self._rate(0 < value < math.inf, value, f"{name} must be above 0, got {value}: {remedy}")
 
     def memory_rate(self, value: float) -> float:
         """The option `memory_learning_rate`, as `rate`."""
-        return self.rate("memory_learning_rate", value, "0 leaves the memory as it is", "0 or more")
+        said = f"memory_learning_rate must be 0 or more, got {value}: 0 leaves the memory as it is"
+        return self._rate(0 <= value < math.inf, value, said)
+
+    def _rate(self, sound: bool, value: float, said: str) -> float:
+        self.problems.need(sound, said)
+        return value if sound else 1.0
 
     def model(self, folder: Path) -> tuple[LM2Config, PreTrainedTokenizerBase | None]:
         """Configuration and tokenizer of a folder with an LM2 model; of a stand-in where it is not there."""
