@@ -8,5 +8,5 @@ material.py  tokenizer, background, stories           claims.py    what the clai
 steps.py     the parts in order, what is done         results.py   all numbers as JSON
 work.py      the trainings                            page.py      the page and the pictures
 part.py      a part in a process of its own           full.py      several seeds and tasks: which runs, what they say
-full_page.py the page of all of them
+full_page.py the page of all of them                  turns.py     the plain model's rows, whole and cut
 """

@@ -14,6 +14,7 @@ from lm2.reproduce import material, models, validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import Sizes, recipe_of, search_steps, validation_steps
+from lm2.reproduce.turns import by_turns
 from lm2.training import RunConfig, train
 from lm2.training.folder import MODEL_FOLDER, begin_with, train_folder
 from lm2.training.quiet import with_quiet_text
@@ -79,6 +80,8 @@ class Work:
         run = replace(run, evaluation=validator, evaluation_every=every, save_every=every)
         if name == "lm2":
             run = with_quiet_text(run, self.rows(), self.sizes.quiet_segments)
+        if name == "plain":
+            run = replace(run, training_forward=by_turns(recipe.segment_length, self.rows().pad))
         validator.start()
         return run, training_tokens(run, recipe, self.rows(), name)
 
