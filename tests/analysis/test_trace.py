@@ -9,7 +9,8 @@ from lm2 import LM2Cache
 from lm2.analysis import trace as module
 from lm2.analysis.provenance import NO_TOKEN, Sources, head_norms
 from lm2.analysis.trace import Read, Trace, blocks_of, closed, follow
-from lm2.memory import initial_bank, normalise
+from lm2.memory import LM2Memory, initial_bank, normalise
+from lm2.training.write_cost import watched_gates
 from tests.contract.cases import CASES, FEW, random_ids, tiny_model
 
 
@@ -66,6 +67,8 @@ def test_the_sources_are_those_of_a_table_in_loops(case):
             norm = normalise(bank_ND[None])
             weight = memory.weigh(memory.align(q, norm), rho)[0][0]
             offered = memory.offer(memory.align(q, norm), rho, u)
+            mass = memory.weigh(memory.align(q, norm), rho)[1][0, ..., 0]
+            torch.testing.assert_close(trace.masses[first // T][0], mass.amax(0), rtol=1e-4, atol=1e-5)
             parts = memory.parts(bank_ND[None], norm, memory.initial_bank(1, norm.device)[0], *offered)
             a, b, c = (head_norms(part[0], memory.heads) for part in parts)
             for h in range(memory.heads):
@@ -127,6 +130,53 @@ def test_what_is_read_is_one_together_and_of_complete_segments_before(case):
     for t in range(4 * T):
         assert not read.share_tL[t, t // T * T :].any()
     torch.testing.assert_close(read.start_t[:T], torch.ones(T))
+
+
+@pytest.mark.parametrize("case", FEW)
+def test_sizes_and_rhos_are_those_of_the_model(case, monkeypatch):
+    """The norm of all that joins the residual stream, and the greatest rho of a token's heads."""
+    model, joined, gate = tiny_model(case), [], LM2Memory.gate
+    T = model.config.segment_length
+    ids_L, cache = random_ids(1, 2 * T)[0], LM2Cache(model.config)
+    monkeypatch.setattr(LM2Memory, "gate", lambda self, read: joined.append(gate(self, read)) or joined[-1])
+    with watched_gates(model) as rhos, torch.no_grad():
+        for piece in ids_L.split(T):
+            model(piece[None], past_key_values=cache)
+    monkeypatch.undo()
+    trace, blocks = followed(model, ids_L, reads=True), len(blocks_of(model))
+    for i, read in enumerate(trace.reads):
+        sizes = [one.flatten(0, -2)[:T].norm(dim=-1) for one in joined[i * blocks : (i + 1) * blocks]]
+        torch.testing.assert_close(read.size_t, sum(sizes), rtol=1e-3, atol=1e-5)
+        own = [rho.flatten(0, -2)[:T].amax(-1) for rho in rhos[i * blocks : (i + 1) * blocks]]
+        torch.testing.assert_close(trace.written[i], torch.stack(own), rtol=1e-3, atol=1e-5)
+
+
+def test_memories_count_by_what_they_give():
+    one, half, none = torch.ones(1), torch.full((1,), 0.5), torch.zeros(1)
+    large = Read(torch.tensor([[1.0, 0.0]]), none, none, 3 * one)
+    small = Read(torch.tensor([[0.0, 0.0]]), half, half, one)
+    both = Read.of_memories([large, small])
+    torch.testing.assert_close(both, Read(torch.tensor([[0.75, 0.0]]), half / 4, half / 4, 4 * one))
+    alone = Read.of_memories([large, small._replace(size_t=none)])
+    torch.testing.assert_close(alone, large)
+
+
+def test_a_slot_is_what_its_columns_hold():
+    """Of two heads one has nothing in the slots, and what it would be of is not read."""
+    model = tiny_model("fewer slots than tokens")
+    memory = blocks_of(model)[0].memory
+    sources, bank_ND = Sources.of_start(memory, model.device), torch.randn(memory.slots, memory.width)
+    bank_ND[:, : memory.width // memory.heads] = 0
+    for tensor, value in (
+        (sources.share_HNK[1:, :, 0], 1),
+        (sources.token_HNK[1:, :, 0], 3),
+        (sources.start_HN[1:], 0),
+    ):
+        tensor.fill_(value)
+    with torch.no_grad():
+        read = module._read(memory, torch.randn(5, memory.width), bank_ND, sources, 8)
+    assert not read.start_t.any()
+    torch.testing.assert_close(read.share_tL, torch.eye(8)[3].expand(5, 8))
 
 
 def test_following_does_not_change_what_was_followed():
