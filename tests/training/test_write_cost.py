@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm2.memory import Worth
-from lm2.training.write_cost import QUIET, price, priced, watched_gates, with_write_cost
+from lm2.training.write_cost import QUIET, fresh_rows, price, priced, watched_gates, with_write_cost
 from tests.contract.cases import CASES, random_ids, tiny_model
 from tests.training.test_trainer import SHAPE, rmt
 
@@ -57,6 +57,30 @@ def test_shares_of_a_run_are_steps():
     model, batch = tiny_model(CASE).train(), a_batch(2)
     expected = with_write_cost(model, batch, 60, cost=0.5, rise=(40, 80)).loss
     torch.testing.assert_close(priced(0.5, (0.4, 0.8), steps=100)(model, batch, 60).loss, expected)
+
+
+def test_shares_are_the_nearest_steps_and_the_pass_that_is_given_is_paid_for():
+    """It gets all of the batch but the quiet text, which is read once more."""
+    model, made = tiny_model(CASE).train(), []
+
+    def forward(model, batch, step):
+        made.append((set(batch), step))
+        return fresh_rows(model, batch, step)
+
+    pay = priced(0.5, (0.29, 0.57), steps=100, forward=forward)
+    batch = {**a_batch(2), "attention_mask": torch.ones(2, 40, dtype=torch.long), QUIET: random_ids(1, 24, seed=1)}
+    plain = fresh_rows(model, {name: value for name, value in batch.items() if name != QUIET}, 0).loss
+    dear, dearest, after = (pay(model, batch, step).loss - plain for step in (56, 57, 58))
+    assert dear < dearest == after
+    assert made == [(set(batch) - {QUIET}, step) for step in (56, 57, 58)]
+    assert pay(model, batch, 29).loss == pay(model, batch, 0).loss
+    torch.testing.assert_close(priced(0.5, (0.4, 0.4), 100)(model, batch, 40).loss - plain, dearest)
+
+
+@pytest.mark.parametrize("cost", [-0.1, float("inf"), float("nan")])
+def test_a_price_that_cannot_be_is_one_sentence(cost):
+    with pytest.raises(ValueError, match=f"must be 0 or more, and write_cost is {cost}"):
+        priced(cost, (0.0, 0.0), steps=100)
 
 
 @pytest.mark.parametrize("rise", [(0.8, 0.4), (-0.1, 0.5), (0.5, 1.1)])
