@@ -8,9 +8,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from tests.baselines.cases import KINDS, VOCABULARY, M, T, assert_same, memory_tokens, tiny, tokens, watch_embeddings
+from tests.baselines.cases import (
+    KINDS,
+    SHAPE,
+    VOCABULARY,
+    M,
+    T,
+    assert_same,
+    memory_tokens,
+    tiny,
+    tokens,
+    watch_embeddings,
+)
 
 both = pytest.mark.parametrize("kind", list(KINDS))
 
@@ -124,8 +135,20 @@ def test_the_state_is_a_value_that_does_not_grow(kind):
     before = [part.clone() for part in first.memory]
     _, last = model.stream(ids.split(T, dim=1), first)
     assert last.nbytes == first.nbytes
+    went_on, _ = model.stream(ids.split(T, dim=1), first)
+    assert_same(went_on, model(torch.cat([ids[:, : T + 1], ids], dim=1)).logits[:, -1])
     assert all(torch.equal(part, saved) for part, saved in zip(first.memory, before, strict=True))
     assert not any(part.requires_grad for part in first.detach().memory)
+
+
+@both
+def test_chosen_rows_go_on_as_they_would_alone(kind):
+    model, ids, mask = tiny(kind), tokens(3, 2 * T), torch.ones(3, 2 * T, dtype=torch.long)
+    mask[0, T + 2 :], mask[1, T - 1 :] = 0, 0
+    state, further = model(ids, mask, use_cache=True).past_key_values, tokens(3, 4, seed=2)
+    together = model(further, past_key_values=state).logits
+    chosen = model(further[[2, 0, 0]], past_key_values=state.select([2, 0, 0])).logits
+    assert_same(chosen, together[[2, 0, 0]])
 
 
 @both
@@ -313,6 +336,21 @@ def test_gradient_checkpointing_keeps_the_loss_and_gradient(kind):
 def test_config_errors_name_the_values(kind, fields, message):
     with pytest.raises(ValueError, match=message):
         tiny(kind, **{"segment_length": T, "memory_tokens": M, **fields})
+
+
+@both
+def test_a_segment_may_take_all_positions_of_the_backbone(kind):
+    blocks = KINDS[kind][0].memory_blocks
+    model = tiny(kind, segment_length=64 - blocks * M)
+    assert model(tokens(1, 70), use_cache=True).logits.isfinite().all()
+
+
+@both
+def test_new_memory_tokens_have_the_spread_of_the_backbone_s_weights(kind):
+    config, model_class, own = KINDS[kind]
+    backbone = LlamaConfig(**SHAPE, initializer_range=0.3)
+    model = model_class(config(backbone_config=backbone, segment_length=T, memory_tokens=29, **own))
+    assert memory_tokens(model).detach().std().item() == pytest.approx(0.3, rel=0.1)
 
 
 @both
