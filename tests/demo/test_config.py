@@ -14,6 +14,8 @@ from lm2.demo.config import DemoConfig
         ({"books": Path("b")}, ValueError, "they are None and b"),
         ({"seed": -1}, ValueError, "--seed is -1: it must be 0 or more"),
         ({"scale": 0.0}, ValueError, r"above 0, it is 0\.0"),
+        ({"scale": float("inf")}, ValueError, "a number above 0, it is inf"),
+        ({"scale": float("nan")}, ValueError, "a number above 0, it is nan"),
         ({"questions": 3}, ValueError, "4 or more, it is 3"),
         ({"segments": (2, 2)}, ValueError, r"\(2, 2\)"),
         ({"segments": (0, 2)}, ValueError, r"\(0, 2\)"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,8 +49,8 @@ class DemoConfig:
             raise ValueError(
                 f"--babi and --books go together, they are {self.babi} and {self.books}: give both or none"
             )
-        if self.scale <= 0:
-            raise ValueError(f"--scale multiplies the training steps and must be above 0, it is {self.scale}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"--scale multiplies the training steps and must be a number above 0, it is {self.scale}")
         if self.questions < 4:
             raise ValueError(f"--questions must be 4 or more, it is {self.questions}")
         if not self.segments or min(self.segments) < 1 or len(set(self.segments)) < len(self.segments):

@@ -66,9 +66,8 @@ def _trained_segments(options: DemoConfig) -> list[int]:
 def _curve(axes: Any, name: str, found: list[Bin]) -> None:
     colour, marker, line = LOOKS[name]
     x = [b.distance for b in found]
-    intervals = [wilson(b.correct, b.n) for b in found]
+    low, high = 100 * np.array([wilson(b.correct, b.n) for b in found]).reshape(-1, 2).T  # of no bin, too
     axes.plot(x, [100 * b.correct / b.n for b in found], line, marker=marker, color=colour, ms=5.5, label=NAMES[name])
-    low, high = ([100 * end for end in ends] for ends in zip(*intervals, strict=True))
     axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
 
 
