@@ -15,10 +15,10 @@ from lm2 import LM2ForCausalLM, processes
 from lm2.baselines import RMTForCausalLM
 from lm2.demo import evaluation, runner
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import read_answers, run_of
+from lm2.demo.contender import read_answers, run_of, training_run
 from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
-from lm2.demo.recipe import CONTENDERS, recipe_of
+from lm2.demo.recipe import BUILT_IN, CONTENDERS, recipe_of
 from lm2.demo.report import percent, show, wilson
 from lm2.demo.runner import Watch
 
@@ -66,6 +66,9 @@ def test_the_table_shows_the_results(results):
     assert len(results["examples"]) == 3
     for example in results["examples"]:
         assert example["fact"] in printed
+        right = example["answer"] == example["right_answer"]
+        said = "right" if right else f"wrong: {example['right_answer']}"
+        assert f"{example['question']}  LM2: {example['answer']} ({said})" in printed
         assert f"{example['distance']:,} tokens ago" in printed
         assert example["distance"] > 32 - 5
         assert example["right_answer"] in example["fact"]
@@ -88,6 +91,12 @@ def test_all_that_a_reader_needs_is_in_the_results(options, results):
     assert training["lm2"]["parameters"] > training["plain"]["parameters"]
     assert all(training[name]["seconds"] > 0 for name in training)
     assert (options.out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_lm2_pays_for_writing_and_only_the_base_reads_rows_of_its_own(tmp_path):
+    runs = {name: training_run(BUILT_IN, name, None, None, tmp_path, seed=3) for name in ("base", *CONTENDERS)}
+    assert [name for name, run in runs.items() if run.training_forward is not None] == ["lm2"]
+    assert {runs[name].seed for name in CONTENDERS} == {runs["lm2"].seed} != {runs["base"].seed}
 
 
 @pytest.mark.parametrize("name", ["base", "lm2"])

@@ -56,10 +56,28 @@ def test_repeated_rows_tell_before_the_last_segment_and_ask_in_it(segments):
 
 def test_pairs_are_two_people_at_two_places():
     for seed in range(50):
-        text = TOKENIZER.decode(ROWS.row("pair", 1, random.Random(seed))[0])
+        text = TOKENIZER.decode(ROWS.row("pair", 1, random.Random(seed))[0], skip_special_tokens=True)
         told = text.split("Where")[0]
         assert sum(actor in told for actor in ACTORS) == 2
         assert sum(place in told for place in PLACES) == 2
+        assert text.rstrip().endswith(".")  # whole, also with the longest facts
+
+
+def test_of_a_pair_either_is_asked_for():
+    """What answers with the last fact is as often wrong."""
+    first = 0
+    for seed in range(60):
+        text = TOKENIZER.decode(ROWS.row("pair", 1, random.Random(seed))[0], skip_special_tokens=True)
+        first += text.split()[0] == text.partition("Where is ")[2].partition("?")[0]
+    assert 15 < first < 45
+
+
+def test_background_begins_anywhere_and_leaves_room_for_all_that_is_told():
+    fact = ROWS.encode.item("Mary moved to the garden.")
+    rows = [ROWS._scatter([fact], 40, random.Random(seed)) for seed in range(30)]
+    assert {len(row) for row in rows} == {40}
+    assert all("Mary moved to the garden." in TOKENIZER.decode(row.ids) for row in rows)
+    assert len({tuple(row.ids[:12]) for row in rows}) > 15
 
 
 def test_facts_of_scattered_rows_lie_everywhere():
@@ -89,6 +107,8 @@ def test_scattered_rows_tell_the_real_stories():
 def test_facts_of_another_task_are_refused():
     with pytest.raises(ValueError, match=r"'Mary got the milk\.' does not"):
         Rows(TOKENIZER, BACKGROUND, T, [Story(("Mary got the milk.",), ())])
+    with pytest.raises(ValueError, match=r"'Mary is in the office\.' does not"):
+        parse_move("Mary is in the office.")
     assert parse_move("Sandra went back to the hallway.").actor == "Sandra"
 
 
@@ -112,12 +132,16 @@ def test_a_batch_is_the_same_in_parts_and_has_about_as_many_tokens_for_any_lengt
     rows = slice(first // segments, (first + 16) // segments)
     assert torch.equal(whole["input_ids"][rows], part["input_ids"])
     assert torch.equal(whole["labels"][rows], part["labels"])
-    other = make_batch(ROWS, phases, plan, BatchRequest(4, step, range(64), segments))
-    assert not torch.equal(whole["input_ids"], other["input_ids"])
+    for seed, other_step in ((4, step), (3, step + 1)):
+        other = make_batch(ROWS, phases, plan, BatchRequest(seed, other_step, range(64), segments))
+        assert not (whole["input_ids"] == other["input_ids"]).all(1).any()
 
 
 def test_each_step_draws_a_kind_of_its_phase_that_suits_its_length():
     plan = stages(PHASES, 1000)
+    kinds = [[kind_at(PHASES, plan, seed, step, 4) for step in range(500, 600)] for seed in (0, 1)]
+    assert kinds[0] != kinds[1]
+    assert 30 < kinds[0].count("dense") < 70
     assert [stage.steps for stage in plan] == [60, 440, 500]
     for step in range(1000):
         phase = PHASES[0 if step < 60 else 1 if step < 500 else 2]
