@@ -49,6 +49,12 @@ def test_books_are_read_from_every_form(tmp_path, name):
     assert read_books(tmp_path / name) == read_books(tmp_path) == [PARAGRAPH]
 
 
+def test_books_come_in_the_order_of_their_files_and_blank_ones_not_at_all(tmp_path):
+    for number in (3, 7, 1, 9, 4, 8, 2, 6, 5):
+        (tmp_path / f"{number}.txt").write_text(" \n" if number == 4 else f"Book {number}.")
+    assert read_books(tmp_path) == [f"Book {number}." for number in (1, 2, 3, 5, 6, 7, 8, 9)]
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz"])
 def test_a_byte_order_mark_is_no_text(tmp_path, name):
     data = (PARAGRAPH if name == "a.txt" else json.dumps({"text": PARAGRAPH})).encode("utf-8-sig")
@@ -68,6 +74,15 @@ def test_book_sentences_are_whole_in_order_and_without_line_wraps(tmp_path):
     assert len(set(numbers)) > 50
     assert sentences == first(source, 100)
     assert sentences != first(source, 100, seed=1)
+
+
+def test_sentences_of_every_book_are_drawn_and_never_end(tmp_path):
+    """Also after a thousand places of which a few have no sentence."""
+    pytest.importorskip("nltk")
+    (tmp_path / "a.txt").write_text("It rains here. " * 30)
+    (tmp_path / "b.txt").write_text("It snows here. " * 30)
+    sentences = first(BookSentences(tmp_path, chunk_chars=50), 2500)
+    assert {*sentences} == {"It rains here.", "It snows here."}
 
 
 def test_text_without_sentences_is_an_error_not_an_endless_loop(tmp_path):

@@ -1,14 +1,17 @@
+from itertools import repeat
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.data.babi import Question, Story, read_stories, samples
-from lm2.data.rows import IGNORED, TrainingRows, _draw_where, evaluation_samples
+from lm2.data.rows import IGNORED, TrainingRows, _chosen, _draw_where, evaluation_samples
 from lm2.data.solver import solve
 from lm2.data.world import TASKS as SIMULATED
 from lm2.data.world import simulate_dense
-from tests.data.texts import answers_of
+from tests.data.texts import EVENT, answers_of
 
 TASKS = ["qa1", "qa2", "qa3"]
 
@@ -50,12 +53,45 @@ def test_the_last_question_closes_the_row(tokenizer, pool):
         assert tokenizer.decode(ids[-1:]) == "."
 
 
-def test_density_bounds_the_facts(tokenizer, pool):
+def facts_of(tokenizer, ids):
+    return [fact for fact, *_ in EVENT.findall(tokenizer.decode(ids)) if fact]
+
+
+def test_density_bounds_the_facts_and_questions(tokenizer, pool):
     rows = TrainingRows("qa1", tokenizer, pool, max_facts=100, questions=30, fact_density=0.3)
+    told = []
     for seed in range(20):
         text = tokenizer.decode(rows.row(400, np.random.default_rng(seed))[0])
-        facts = sum(text.count(f" {name} ") for name in ("Mary", "John", "Daniel", "Sandra"))
-        assert 1 <= facts * 6 <= 0.3 * 400
+        items = [f" {fact or f'{question} {answer}.'}" for fact, question, answer in EVENT.findall(text)]
+        told.append(sum(len(tokenizer(item, add_special_tokens=False)["input_ids"]) for item in items))
+    assert 0.2 * 400 < max(told) <= 0.3 * 400
+
+
+def test_a_row_has_room_for_the_question_before_it(tokenizer, pool):
+    rows = TrainingRows("qa1", tokenizer, pool, 100, questions=30, fact_density=1.0, question_first=True)
+    for seed in range(20):
+        ids, _ = rows.row(60, np.random.default_rng(seed))
+        assert ids.shape == (60,)
+        assert ids[0] == tokenizer.bos_token_id
+
+
+@given(facts=st.integers(1, 12), n=st.integers(1, 12), seed=st.integers(0, 99))
+def test_questions_are_chosen_once_each_in_order_and_the_last_one_always(facts, n, seed):
+    asked = tuple((at, Question(f"Where is {at}?", "here", (0,))) for at in range(1, facts + 1))
+    chosen = _chosen(Story(("It rains.",) * facts, asked), n, np.random.default_rng(seed))
+    assert [at for at, _ in chosen] == sorted({at for at, _ in chosen})
+    assert len(chosen) == min(n, facts)
+    assert chosen[-1] == asked[-1]
+
+
+def test_without_background_questions_are_as_rare_as_asked_for(tokenizer):
+    rows, facts, answers = TrainingRows("qa1", tokenizer, None, max_facts=10, questions=1), 0, 0
+    for seed in range(20):
+        ids, labels = rows.row(500, np.random.default_rng(seed))
+        assert ids.shape == (500,)
+        facts += len(facts_of(tokenizer, ids))
+        answers += (labels != IGNORED).sum()
+    assert facts / answers == pytest.approx(10, rel=0.25)
 
 
 def test_real_stories_of_any_task_can_be_used(tokenizer, pool, babi):
@@ -81,6 +117,17 @@ def test_a_question_behind_the_last_fact_of_a_real_story_is_asked(tokenizer, poo
     assert labelled(tokenizer, labels) == ["garden"]
 
 
+def test_each_real_story_is_told_and_no_more_facts_of_it_than_are_wanted(tokenizer, pool):
+    stories = []
+    for actor in ("Mary", "John"):
+        question = Question(f"Where is {actor}?", "garden", (0,))
+        stories.append(Story((f"{actor} went to the garden.",) * 3, ((1, question), (3, question))))
+    rows = TrainingRows("qa1", tokenizer, pool, max_facts=2, stories=stories)
+    told = [facts_of(tokenizer, rows.row(100, np.random.default_rng(seed))[0]) for seed in range(10)]
+    assert {len(facts) for facts in told} == {1}  # the second question needs a fact too many
+    assert {facts[0] for facts in told} == {story.facts[0] for story in stories}
+
+
 def test_same_seed_same_bytes_and_batches_are_rows(tokenizer, pool):
     rows = TrainingRows("qa2", tokenizer, pool)
     one, two = (rows.batch(4, 300, np.random.default_rng(9)) for _ in range(2))
@@ -95,12 +142,14 @@ def test_few_stories_are_drawn_for_a_row(tokenizer, pool, monkeypatch):
     drawn = []
 
     def counted(*args, **kwargs):
-        drawn.append(args)
+        drawn.append(kwargs["n_facts"])
         return simulate_dense(*args, **kwargs)
 
     monkeypatch.setattr("lm2.data.rows.simulate_dense", counted)
     TrainingRows("qa3", tokenizer, pool, max_facts=30).batch(32, 512, np.random.default_rng(0))
     assert len(drawn) < 32 * 10
+    assert 1 <= min(drawn) < 8
+    assert 22 < max(drawn) <= 30
 
 
 @pytest.mark.parametrize(
@@ -148,19 +197,42 @@ def test_evaluation_samples_end_in_the_question_and_have_their_facts(task, token
         assert made.distance == made.question_offset - made.fact_offset > 0
 
 
-@pytest.mark.parametrize("n_tokens", [256, 290, 257])
-def test_decisive_fact_lies_where_it_was_asked_for(tokenizer, pool, n_tokens):
+@pytest.mark.parametrize(("task", "n_tokens"), [("qa1", 256), ("qa1", 290), ("qa1", 257), ("qa2", 640)])
+def test_decisive_fact_lies_where_it_was_asked_for(tokenizer, pool, task, n_tokens):
     border = (n_tokens - 1) // 64 * 64
-    for made in evaluation_samples("qa1", 30, n_tokens, 0, tokenizer, pool, "earlier", 64):
-        assert made.fact_offset + 6 <= border
+    for made in evaluation_samples(task, 30, n_tokens, 0, tokenizer, pool, "earlier", 64):
+        fact = made.sample.facts[max(made.sample.support)]
+        assert tokenizer.decode(made.ids[made.fact_offset : border]).startswith(f" {fact}")
     if n_tokens - border > 12:
-        for made in evaluation_samples("qa1", 30, n_tokens, 0, tokenizer, pool, "own", 64):
+        for made in evaluation_samples(task, 30, n_tokens, 0, tokenizer, pool, "own", 64):
             assert made.fact_offset >= border
+
+
+def test_the_border_counts_the_token_that_opens_the_text(tokenizer):
+    """Between single words facts lie anywhere, so also just before and just behind it."""
+    words = SimpleNamespace(sentences=lambda rng: repeat([9]))
+    earlier, own = (evaluation_samples("qa1", 300, 64, 0, tokenizer, words, where, 16) for where in ("earlier", "own"))
+    assert min(made.fact_offset for made in own) == 48
+    facts = [made.sample.facts[max(made.sample.support)] for made in earlier]
+    lengths = [len(tokenizer(f" {fact}", add_special_tokens=False)["input_ids"]) for fact in facts]
+    assert max(made.fact_offset + length for made, length in zip(earlier, lengths, strict=True)) == 48
 
 
 def test_a_fact_that_begins_at_the_border_is_the_last_segments_own():
     offsets = _draw_where(np.array([64]), np.array([6]), 0, "own", 64, np.random.default_rng(0))
     assert offsets.tolist() == [64]
+
+
+def test_each_sample_is_another_and_any_question_of_a_story_may_be_asked(tokenizer):
+    made = evaluation_samples("qa1", 30, None, 0, tokenizer)
+    assert len({one.ids.tobytes() for one in made}) == 30
+    assert len({len(one.sample.facts) for one in made}) == 5
+
+
+def test_samples_that_do_not_fit_end_the_search_only_where_many_follow_one_another(tokenizer, pool, monkeypatch):
+    monkeypatch.setattr("lm2.data.rows.TRIES", 25)
+    lengths = sorted(one.n_tokens for one in evaluation_samples("qa1", 100, None, 0, tokenizer))
+    assert len(evaluation_samples("qa1", 60, lengths[50], 0, tokenizer, pool)) == 60
 
 
 def test_more_samples_begin_with_the_same_ones(tokenizer, pool):
