@@ -15,7 +15,10 @@ from lm2.data.tokenizer import train_tokenizer
 from lm2.evaluation.codec import Codec, codec_of
 
 SEGMENT = 16
-CHAT = "{% for m in messages %}<bos>{{ m['role'] }}: {{ m['content'] }}<eos>{% endfor %}assistant:"
+CHAT = (
+    "{% for m in messages %}<bos>{{ m['role'] }}: {{ m['content'] }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
 SHAPE = {
     "hidden_size": 32,
     "intermediate_size": 48,

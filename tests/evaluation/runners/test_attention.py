@@ -94,6 +94,8 @@ def test_the_last_tokens_keep_instruction_and_question():
 def test_the_last_tokens_of_a_short_prompt_are_all_of_it():
     short = runner(last=200).answer(BEFORE, ["It rains."], AFTER, NEW)
     assert short == runner().answer(BEFORE, ["It rains."], AFTER, NEW)
+    nothing_behind = generated(tiny.llama(), ids_of(BEFORE))
+    assert nothing_behind == runner(last=200).answer(BEFORE, [], "", NEW) == runner().answer(BEFORE, [], "", NEW)
 
 
 def test_a_token_over_the_end_of_the_context_is_given_once():
@@ -124,8 +126,11 @@ def test_the_space_before_the_context_is_not_doubled(last):
 
 
 def test_too_few_last_tokens_for_the_question():
-    with pytest.raises(ValueError, match=r"have \d+ tokens, more than the 8 of @last:8"):
-        runner(last=8).answer(BEFORE, ["It rains."], AFTER, NEW)
+    alone = torch.cat([ids_of(BEFORE), ids_of(AFTER, special=False)], dim=1)
+    need = alone.shape[1]
+    with pytest.raises(ValueError, match=rf"have {need} tokens, more than the {need - 1} of @last:{need - 1}"):
+        runner(last=need - 1).answer(BEFORE, ["It rains."], AFTER, NEW)
+    assert runner(last=need).answer(BEFORE, ["It rains."], AFTER, NEW) == generated(tiny.llama(), alone)
 
 
 @torch.no_grad()
@@ -193,12 +198,15 @@ def test_the_window_bounds_the_keys_that_are_kept(monkeypatch):
 def test_window_mask_shows_the_latest_keys():
     seen = window_mask(cached=2, queries=3, window=2)[0, 0] == 0
     assert seen.int().tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
+    scores = 30 * torch.randn(3, 5)
+    assert not ((scores + window_mask(2, 3, 2)[0, 0]).softmax(-1)[~seen]).any()  # none, and not just little
 
 
 def test_a_window_wider_than_the_models_own_is_refused(monkeypatch):
     monkeypatch.setattr(tiny.llama().config, "sliding_window", 16, raising=False)
     with pytest.raises(ValueError, match=r"a window of 16 tokens, less than 32: ask for @window:16"):
         runner(window=32)
+    assert runner(window=16).window == 16
 
 
 def test_a_model_that_forgets_what_it_read_is_refused():

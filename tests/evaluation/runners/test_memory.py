@@ -48,6 +48,15 @@ def test_the_answer_is_the_models_own_however_the_text_is_cut(kind):
         assert runner(kind).answer(BEFORE, pieces, AFTER, NEW) == expected
 
 
+def test_the_chat_frame_is_part_of_the_prompt(kind):
+    model = tiny.memory_model(kind)
+    chat = StreamingRunner(kind, {}, model, tiny.codec(model, chat=True))
+    framed = f"<bos>user: {BEFORE}{CONTEXT}{AFTER}<eos>assistant:"
+    expected = generated(kind, tiny.tokenizer()(framed, add_special_tokens=False, return_tensors="pt")["input_ids"])
+    assert chat.answer(BEFORE, [CONTEXT], AFTER, NEW) == expected
+    assert expected != runner(kind).answer(BEFORE, [CONTEXT], AFTER, NEW)
+
+
 def test_a_reading_can_be_asked_many_times(kind):
     own = runner(kind)
     reading = own.read(BEFORE, [CONTEXT])
@@ -105,15 +114,19 @@ def test_side_by_side_takes_fewer_calls_and_each_has_few_segments(kind, monkeypa
 
 
 def test_segments_are_counted_without_running_the_model(kind, monkeypatch):
+    """As many as reading completes, wherever the text ends."""
     own = runner(kind)
-    tokens = ids_of(BEFORE + CONTEXT).shape[1]
+    texts = [CONTEXT[:end] for end in range(40, 300, 7)]
+    read = [reading.tokens // tiny.SEGMENT for reading in own.read_all("", [[text] for text in texts])]
     monkeypatch.setattr(own, "model", None)
-    assert own.segments(BEFORE, [CONTEXT]) in (tokens // tiny.SEGMENT, (tokens - 8) // tiny.SEGMENT)
+    assert [own.segments("", [text[:20], text[20:]]) for text in texts] == read
+    assert len({*read}) > 2
 
 
-def test_a_policy_that_changes_nothing_gives_the_carried_answer(kind):
-    own = runner(kind)
-    reading = own.read(BEFORE, [CONTEXT], lambda before, after, number: after)
+def test_a_policy_is_asked_once_a_segment_and_one_that_changes_nothing_gives_the_carried_answer(kind):
+    own, numbers = runner(kind), []
+    reading = own.read(BEFORE, [CONTEXT], lambda before, after, number: numbers.append(number) or after)
+    assert numbers == list(range(1, own.segments(BEFORE, [CONTEXT]) + 1))
     assert own.finish(reading, AFTER, NEW) == own.answer(BEFORE, [CONTEXT], AFTER, NEW)
 
 

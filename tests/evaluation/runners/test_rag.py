@@ -43,6 +43,9 @@ def test_passages_are_whole_sentences_in_order(words, cuts):
         inside = [sentence for sentence in SENTENCES if sentence in passage]
         assert " ".join(inside) == passage
         assert len(passage.split()) <= words or len(inside) == 1
+    for passage, following in pairwise(passages):
+        next_sentence = next(sentence for sentence in SENTENCES if following.startswith(sentence))
+        assert len(passage.split()) + len(next_sentence.split()) > words  # no passage is shorter than it must be
 
 
 def test_an_empty_context_has_no_passage():
@@ -53,6 +56,13 @@ def test_bm25_finds_the_passage_of_the_question():
     scores = Bm25().scores("Where is Mary?", SENTENCES)
     assert int(scores.argmax()) == 1
     assert not Bm25().scores("Who is xyz?", SENTENCES).any()
+    assert not Bm25().scores("Was it in the hall?", ["It was in the garden.", "He is at the office."]).any()
+
+
+def test_of_passages_that_are_equally_near_the_first_are_given():
+    plain, sentences = Plain(), [f"{'John' if n % 3 else 'Mary'} saw number {n}." for n in range(300)]
+    RagRunner("rag", plain, Bm25(), 3, 4).answer("", [" ".join(sentences)], AFTER, 5)
+    assert plain.contexts == [" ".join(sentences[:9:3])]
 
 
 def test_the_nearest_passages_reach_the_model_in_their_order():
