@@ -1,5 +1,6 @@
 """A text that comes in pieces has the tokens of the whole text."""
 
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
@@ -42,6 +43,17 @@ def metaspace() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner)
 
 
+@pytest.fixture(scope="module")
+def joining() -> PreTrainedTokenizerFast:
+    """Has tokens of several spaces, as GPT-2 and Llama 3 do."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    text = "".join(f"Mary{' ' * n}went" for n in range(1, 8)) * 9
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator([text], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, len(TEXT)), max_size=40))
 def test_pieces_have_the_tokens_of_the_whole(places):
@@ -53,6 +65,16 @@ def test_pieces_have_the_tokens_of_the_whole(places):
 @given(st.lists(st.integers(0, len(TEXT)), max_size=10))
 def test_also_where_the_tokenizer_treats_a_beginning_in_its_own_way(metaspace, places):
     assert streamed(metaspace, cut(TEXT, places)) == whole(metaspace, TEXT)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["Mary ", " went", "  ", "\n ", "garden", ". ", "12"]), max_size=40), st.integers(1, 9))
+def test_nothing_is_cut_where_spaces_meet(joining, pieces, block):
+    """The tokenizer joins all of them but the last."""
+    assert len(whole(joining, "Mary     went")) == len(whole(joining, "Mary  went"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "BLOCK", block)
+        assert streamed(joining, pieces) == whole(joining, "".join(pieces))
 
 
 def test_a_text_without_spaces_waits_for_its_end():
@@ -90,6 +112,15 @@ def test_answers_are_decoded_without_special_tokens_and_stripped():
     assert tiny.tokenizer().eos_token_id in made.stop
 
 
+def test_an_answer_ends_at_any_token_that_ends_one():
+    """What the configuration names (a baseline's backbone's), what generation stops at, and the tokenizer's."""
+    plain, baseline, end = deepcopy(tiny.llama()), deepcopy(tiny.memory_model("rmt")), tiny.tokenizer().eos_token_id
+    plain.config.eos_token_id, plain.generation_config.eos_token_id = 5, [6, 7]
+    baseline.config.backbone_config.eos_token_id = [8, 9]
+    assert tiny.codec(plain).stop == {5, 6, 7, end}
+    assert tiny.codec(baseline).stop == {8, 9, end}
+
+
 def test_tokenizers_that_lack_what_is_needed(monkeypatch):
     class Slow:
         is_fast = False
@@ -101,6 +132,9 @@ def test_tokenizers_that_lack_what_is_needed(monkeypatch):
         tiny.codec(tiny.llama(), chat=True)
     monkeypatch.setattr(tiny.tokenizer(), "chat_template", "always the same")
     with pytest.raises(ValueError, match="shows the user's message 0 times"):
+        tiny.codec(tiny.llama(), chat=True)
+    monkeypatch.setattr(tiny.tokenizer(), "chat_template", 2 * "{{ messages[0]['content'] }}")
+    with pytest.raises(ValueError, match="shows the user's message 2 times"):
         tiny.codec(tiny.llama(), chat=True)
 
 
