@@ -143,12 +143,14 @@ def test_the_state_is_a_value_that_does_not_grow(kind):
 
 @both
 def test_chosen_rows_go_on_as_they_would_alone(kind):
-    model, ids, mask = tiny(kind), tokens(3, 2 * T), torch.ones(3, 2 * T, dtype=torch.long)
-    mask[0, T + 2 :], mask[1, T - 1 :] = 0, 0
-    state, further = model(ids, mask, use_cache=True).past_key_values, tokens(3, 4, seed=2)
-    together = model(further, past_key_values=state).logits
-    chosen = model(further[[2, 0, 0]], past_key_values=state.select([2, 0, 0])).logits
-    assert_same(chosen, together[[2, 0, 0]])
+    """Only the longest completes the last segment of the call."""
+    model, ids, further, lengths = tiny(kind), tokens(3, 2 * T), tokens(3, 4, seed=2), (T + 2, T - 1, 2 * T)
+    mask = (torch.arange(2 * T) < torch.tensor(lengths)[:, None]).long()
+    state, chosen = model(ids, mask, use_cache=True).past_key_values, [2, 0, 1, 0]
+    together = model(further[chosen], past_key_values=state.select(chosen)).logits
+    for row, logits in zip(chosen, together, strict=True):
+        alone = model(torch.cat([ids[row, : lengths[row]], further[row]])[None]).logits
+        assert_same(logits, alone[0, lengths[row] :])
 
 
 @both
