@@ -1,6 +1,7 @@
 """RULER through the harness: which tasks run, and what is said of the others."""
 
 import json
+import random
 import warnings
 from pathlib import Path
 
@@ -133,6 +134,27 @@ def test_a_task_whose_shortest_text_does_not_fit_is_refused(task, said, tmp_path
     """The harness would look for a shorter one for ever, or find one without words; the small tokenizer cuts words."""
     with pytest.raises(ValueError, match=said):
         ask(["lm2"], (task,), tmp_path)
+
+
+def test_a_worked_example_whose_variables_share_a_name_is_drawn_again():
+    """The harness fails on it, and twenty are drawn before the first question."""
+    from lm_eval.tasks.ruler import vt_utils
+
+    def fails(seed: int) -> bool:
+        random.seed(seed)
+        try:
+            vt_utils.generate_chains(1, 4, is_icl=True)
+        except IndexError:
+            return True
+        return False
+
+    seed = next((seed for seed in range(20_000) if fails(seed)), None)
+    if seed is None:
+        pytest.skip("this version of the harness gives each variable its own name")
+    random.seed(seed)
+    shortest = ruler._shortest("ruler_vt", LENGTH)
+    assert shortest.room == 500
+    assert shortest.text.count("VAR ") == 9  # a chain of five variables: each but the first names the one before
 
 
 @pytest.mark.slow
