@@ -179,6 +179,8 @@ def test_the_task_file_gives_the_same_numbers_and_the_harness_the_same_averages(
         for subject, r in zip(SUBJECTS, records, strict=True)
     }
     lines = standard_lines(counts)
+    longest = [record["longest_input"] for record in records]
+    assert longest != sorted(longest)  # each subject's own
     assert lines["All"].n == 114
     assert lines["All"].accuracy == pytest.approx(theirs["mmlu_csv"]["acc,none"])
     for group in GROUPS:
@@ -263,6 +265,13 @@ def test_the_interval_of_the_mean_is_that_of_simulated_answers(n):
     assert half / 1.96 == pytest.approx(deviation, rel=0.15)
 
 
+@pytest.mark.parametrize("other", [0, 1])
+def test_the_interval_of_the_mean_ends_at_none_and_all(other):
+    counts = {subject: (other if subject == "anatomy" else 1 - other, 1) for subject in SUBJECTS}
+    mean = paper_lines(counts, GENERAL)[MEAN]
+    assert 0 <= mean.low < mean.accuracy < mean.high <= 1
+
+
 def test_no_question_no_number():
     assert pooled({}, SUBJECTS) is None
 
@@ -303,7 +312,11 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(harness, data,
         assert model["standard"]["All"]["n"] == 8
         assert model["inputs_cut"] == 0
         assert sum(s["right"] for s in model["subjects"].values()) / 8 == model["standard"]["All"]["accuracy"]
+        records = (tmp_path / f"out/answers/{model['name']}/records.0.jsonl").read_text().splitlines()[1:]
+        assert model["longest_input"] == max(json.loads(record)["longest_input"] for record in records)
     page = (tmp_path / "out/mmlu.md").read_text()
+    assert "1 worked examples, the first 4 questions of each subject, from" in page
+    assert "here: the 33 subjects without a difficulty in their name." in page
     assert "| Mean of the eight rows | not asked | not asked | 28.0 | 26.5 | 29.4 |" in page
     assert page in capsys.readouterr().out
     monkeypatch.setattr(mmlu, "ask_subject", None)
@@ -317,6 +330,9 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(harness, data,
     for changed, said in (({"shots": 2}, "shots: 1 then, 2 now"), ({"data": other}, r"data_digest: \w{16} then")):
         with pytest.raises(ValueError, match=said):
             mmlu.run(replace(options, **changed))
+    save(model_of("lm2"), tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"of other settings \(fingerprint: \w+ then, \w+ now\)"):
+        mmlu.run(options)
 
 
 def test_more_questions_are_asked_where_there_are_fewer(harness, data, tmp_path):
@@ -329,6 +345,11 @@ def test_more_questions_are_asked_where_there_are_fewer(harness, data, tmp_path)
         assert found["standard"]["All"]["n"] == n
     lines = (tmp_path / "out/answers/plain/records.0.jsonl").read_text().splitlines()
     assert len(lines) == 3  # settings, three questions, fifty questions
+    mmlu.run(replace(options, limit=3, subjects=tuple(ASKED[:2])))
+    found = json.loads((tmp_path / "out/mmlu.json").read_text())["models"][0]["answers"]
+    for subject in ASKED[:2]:
+        letters = [row[5] for row in plain_mmlu.rows_of(data / f"test/{subject}_test.csv")]
+        assert found[subject]["targets"] == ["ABCD".index(letter) for letter in letters[:3]]
 
 
 def test_a_kind_that_would_cut_is_refused(data, tmp_path):

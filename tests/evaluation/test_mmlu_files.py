@@ -44,11 +44,22 @@ def test_a_folder_and_a_zip_are_the_same(data):
         ]
 
 
+def test_a_folder_whose_name_ends_alike_is_another(data, tmp_path):
+    """`latest/` ends as `test/` does, which here is at the top of the zip."""
+    place = tmp_path / "mmlu.zip"
+    with zipfile.ZipFile(place, "w") as archive:
+        archive.writestr("latest/anatomy_test.csv", "q,a,b,c,d,A\n")
+        archive.write(data / "test/anatomy_test.csv", "test/anatomy_test.csv")
+    assert read_questions(place, "test", "anatomy") == read_questions(data, "test", "anatomy")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("q,a,b,c,d,E\n", r"anatomy_test.csv:2: .*6 fields and ends in 'E'"),
         ("q,a,b,c,A\n", r"anatomy_test.csv:2: .*5 fields and ends in 'A'"),
+        ("q,a,b,c,d,\n", r"anatomy_test.csv:2: .*6 fields and ends in ''"),
+        ("q,a,b,c,d,BC\n", r"anatomy_test.csv:2: .*6 fields and ends in 'BC'"),
     ],
 )
 def test_a_damaged_line_is_named(line, said, tmp_path):

@@ -4,8 +4,12 @@ import json
 import random
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lm2.evaluation import ruler
 from lm2.evaluation.options import RulerOptions
@@ -89,6 +93,32 @@ def test_a_run_writes_its_report_and_goes_on_where_it_was_stopped(tmp_path, monk
     assert second["task"] == TASKS[1]
     ask(["lm2", "rmt"], TASKS[:3], tmp_path)
     assert asked == [*TASKS[:2], *TASKS[:2], TASKS[2], TASKS[2]]
+    save(memory_model("rmt"), tmp_path / "lm2")
+    with pytest.raises(ValueError, match=r"of other settings \(fingerprint: \w+ then, \w+ now\)"):
+        ruler.run(RulerOptions((f"lm2={tmp_path / 'lm2'}",), TASKS[:1], (LENGTH,), limit=2, out=tmp_path / "out"))
+
+
+def test_the_texts_of_a_cell_are_those_of_the_seed_and_its_score_is_the_mean(harness, monkeypatch):
+    """A stub draws from the three generators that the harness draws from."""
+    from lm_eval.tasks.ruler import cwe_utils
+
+    def run_task(model, task, shots, limit):
+        model.longest = max(model.longest, 7)
+        drawn = (random.random(), np.random.random(), cwe_utils.RNG.random())
+        return [{str(LENGTH): score, "filtered_resps": [score]} for score in drawn]
+
+    monkeypatch.setattr(harness, "run_task", run_task)
+    monkeypatch.setattr(harness, "load_tasks", lambda manager, names: names)
+    monkeypatch.setattr(harness, "task_manager", lambda *folder, **metadata: None)
+    first, again, other = (
+        ruler.ask_cell(SimpleNamespace(longest=99), "ruler_cwe", LENGTH, "", RulerOptions(("x",), seed=seed))
+        for seed in (0, 0, 1)
+    )
+    assert first["scores"] == again["scores"]
+    assert not {*first["scores"]} & {*other["scores"]}
+    assert first["score"] == pytest.approx(sum(first["scores"]) / 3)
+    assert first["outputs"] == [str(score) for score in first["scores"]]
+    assert first["longest_input"] == 7  # of this cell, not of the one before
 
 
 def test_an_interval_is_never_without_width():
@@ -101,10 +131,18 @@ def test_an_interval_is_never_without_width():
     assert tuple(ruler.bounds(scores).values()) == t_interval(scores)
 
 
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.9, 1.0]), min_size=1, max_size=8))
+def test_an_interval_holds_the_mean_and_ends_at_none_and_all(scores):
+    low, high = ruler.bounds(scores).values()
+    assert 0 <= low <= sum(scores) / len(scores) + 1e-9
+    assert sum(scores) / len(scores) - 1e-9 <= high <= 1
+    assert low < high
+
+
 def test_a_length_that_the_harness_would_never_fill_is_refused(tmp_path):
     model = save(memory_model("lm2"), tmp_path / "lm2")
     with pytest.raises(ValueError, match=r"--lengths names 1,024, and with this tokenizer.* the prompts need [12],\d+"):
-        ruler.run(RulerOptions((str(model),), lengths=(1024,), out=tmp_path / "out"))
+        ruler.run(RulerOptions((str(model),), lengths=(8192, 1024), out=tmp_path / "out"))
 
 
 def test_cells_stand_in_the_order_of_the_options():
@@ -117,10 +155,16 @@ def test_cells_stand_in_the_order_of_the_options():
 
 def test_a_length_that_a_model_does_not_take_is_refused_before_the_first_question(tmp_path):
     """What did not fit stopped the run when its turn came, with no report of the cells before it."""
-    model = save(llama(), tmp_path / "plain")
-    with pytest.raises(ValueError, match=r"--lengths names 8,192, and plain takes 256 tokens: give that or less"):
+    model = save(llama(LENGTH), tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"--lengths names 8,192, and plain takes 4,096 tokens: give that or less"):
         ruler.run(RulerOptions((str(model),), TASKS[:1], (LENGTH, 8192), out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+    ruler._check_limit("plain", llama(LENGTH), (LENGTH,))  # a text as long as the model takes is one that it takes
+
+
+def test_a_kind_that_would_cut_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="leave out @last"):
+        ruler.run(RulerOptions(("x=somewhere@last:100",), out=tmp_path))
 
 
 @pytest.mark.parametrize(
