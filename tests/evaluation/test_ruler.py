@@ -180,6 +180,13 @@ def test_a_task_whose_shortest_text_does_not_fit_is_refused(task, said, tmp_path
         ask(["lm2"], (task,), tmp_path)
 
 
+@pytest.mark.parametrize(("task", "room"), [("ruler_vt", 500 - 30), ("ruler_cwe", LENGTH - 120)])
+def test_a_text_leaves_the_tokens_free_that_its_answer_may_have(task, room):
+    ruler._check_texts(lambda text: SimpleNamespace(input_ids=range(room)), (task,), (LENGTH,))
+    with pytest.raises(ValueError, match=rf"{task}, which needs (501|4,097) tokens"):
+        ruler._check_texts(lambda text: SimpleNamespace(input_ids=range(room + 1)), (task,), (LENGTH,))
+
+
 def test_a_worked_example_whose_variables_share_a_name_is_drawn_again():
     """The harness fails on it, and twenty are drawn before the first question."""
     from lm_eval.tasks.ruler import vt_utils
