@@ -22,10 +22,13 @@ def test_every_step_is_done_once(finished):
     assert do(config, sizes) == []
 
 
-def test_an_answer_that_is_missing_is_the_only_one_that_is_asked(finished):
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_answer_that_is_missing_is_the_only_one_that_is_asked(finished, twice):
+    """Also where two commands at a time have written another answer twice."""
     config, sizes, _ = finished
     path = answers_folder(asking.folder_of(config), "RMT") / "records.0.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[-1:-1] = lines[-2:-1] * twice
     path.write_text("".join(lines[:-1]), encoding="utf-8")
     assert 0 < asking.share(config, sizes, "rmt") < 1
     assert do(config, sizes) == ["rmt questions"]

@@ -1,7 +1,7 @@
 """The questions: `lm2 eval babilong`'s engine over the cells of a reproduction, the same samples for every model."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -115,13 +115,14 @@ def share(config: ReproduceConfig, sizes: Sizes, name: str) -> float:
     return done / (len(specs) * sum(n * _cost(length, condition) for (_, length, condition), n in asked.items()))
 
 
-def _given(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Task, length and condition of each answer in a folder, of a line that is being written none."""
+def _given(folder: Path) -> list[tuple[str, str, str]]:
+    """Task, length and condition of each answer in a folder: of a line that is being written none, of an answer that
+    two commands wrote at a time one."""
+    keys = set[tuple[str, str, int, str]]()
     for path in folder.glob("records.*.jsonl"):
         _, *lines = path.read_text(encoding="utf-8").split("\n")
-        for line in lines[:-1]:
-            task, length, _, condition = json.loads(line)["key"]
-            yield task, length, condition
+        keys |= {tuple(json.loads(line)["key"]) for line in lines[:-1]}
+    return [(task, length, condition) for task, length, _, condition in keys]
 
 
 def _cost(length: str, condition: str) -> int:
