@@ -23,6 +23,7 @@ from lm2.data.encoding import DocumentEncoder
 from lm2.data.sources import Part, Source
 from lm2.data.store import PLAN_FILE, SCHEMA, STORE_FILE, Shard, Store, finish, read_json, write_shard
 from lm2.files import write_json
+from lm2.held import held
 from lm2.progress import counted
 
 SHARD_TOKENS = 1 << 27
@@ -65,7 +66,8 @@ def prepare(
         limit: take about this many documents of each source, the first ones of each of its parts.
 
     Raises:
-        ValueError: sources that cannot be read or are empty, or a folder that holds something else.
+        ValueError: sources that cannot be read or are empty, or a folder that holds something else or in which another
+            process works.
         OSError: the disk is full. Finished shards stay.
     """
     for name, value in (("processes", processes), ("shard_tokens", shard_tokens), ("limit", limit)):
@@ -93,8 +95,10 @@ def prepare(
         ]
         for s, own in enumerate(parts)
     ]
-    _work([job for own in jobs for job in own], min(processes or os.cpu_count() or 1, sum(map(len, jobs))))
-    return finish(folder, encoder.facts, encoder.dtype, [_result(*pair) for pair in zip(sources, jobs, strict=True)])
+    with held(folder):
+        _work([job for own in jobs for job in own], min(processes or os.cpu_count() or 1, sum(map(len, jobs))))
+        results = [_result(*pair) for pair in zip(sources, jobs, strict=True)]
+        return finish(folder, encoder.facts, encoder.dtype, results)
 
 
 def write_part(job: Job, report: Report) -> None:

@@ -18,6 +18,7 @@ from lm2.demo.material import prepare_evaluation, prepare_training, sources_of
 from lm2.demo.page import PAGE_FILE, save_page
 from lm2.demo.recipe import CONTENDERS, NAMES, Recipe, recipe_of
 from lm2.demo.report import RESULTS_FILE, collect, save, show
+from lm2.held import held
 from lm2.processes import Processes, usable_processors
 from lm2.progress import TimeLeft
 from lm2.settings import check_settings
@@ -32,7 +33,8 @@ def run(options: DemoConfig) -> None:
     """Do what is missing of the demo, then show and save its results.
 
     Raises:
-        ValueError: options out of range, a folder of another demo, texts that cannot be used, or a model's error.
+        ValueError: options out of range, a folder of another demo or one in which another process works, texts that
+            cannot be used, or a model's error.
         OSError: a file that cannot be read or written.
     """
     options.check()
@@ -41,7 +43,7 @@ def run(options: DemoConfig) -> None:
     sources = sources_of(options)
     options.out.mkdir(parents=True, exist_ok=True)
     check_settings(options.out, settings_of(options, recipe), "demo")
-    with Watch(options, recipe, console) as watch:
+    with held(options.out), Watch(options, recipe, console) as watch:
         watch.say("making the texts")
         prepare_training(options, recipe, sources)
         watch.start("base")

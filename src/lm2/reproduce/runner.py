@@ -6,10 +6,12 @@ Every step is kept in the folder as it is done, and a step that is done is not d
 import dataclasses
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
+from lm2.held import held
 from lm2.processes import Processes, usable_processors
 from lm2.progress import TimeLeft
 from lm2.reproduce import full, full_page, material, page, results
@@ -28,7 +30,8 @@ def run(config: ReproduceConfig) -> None:
     """Do what is missing of a reproduction, then write and show its results.
 
     Raises:
-        ValueError: options out of range, a folder of another run, texts that cannot be used, or a model's error.
+        ValueError: options out of range, a folder of another run or one in which another process works, texts that
+            cannot be used, or a model's error.
         OSError: a file that cannot be read or written.
     """
     config.check()
@@ -42,8 +45,11 @@ def run(config: ReproduceConfig) -> None:
         one.config.out.mkdir(parents=True, exist_ok=True)
         settings = {"options": one.config.to_json(), "sizes": dataclasses.asdict(one.sizes)}
         check_settings(one.config.out, settings, "reproduction")
-    work(runs, console)
-    files = report(config, runs, console)
+    with ExitStack() as folders:
+        for one in runs:
+            folders.enter_context(held(one.config.out))
+        work(runs, console)
+        files = report(config, runs, console)
     console.print(f"\nSaved: {', '.join(map(str, files))}", soft_wrap=True, highlight=False)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lm2.held import held
 from lm2.processes import Processes
 from lm2.progress import TimeLeft
 from lm2.study.config import BASE, Job, StudyConfig, plan
@@ -21,7 +22,16 @@ CRASHED = "crashed"
 
 
 def run(config: StudyConfig) -> None:
-    """Do every run that has no result yet, then write the tables."""
+    """Do every run that has no result yet, then write the tables.
+
+    Raises:
+        ValueError: another process works in the folder.
+    """
+    with held(config.out):
+        _run(config)
+
+
+def _run(config: StudyConfig) -> None:
     jobs = plan(config)
     waiting = [job for job in jobs if (result := read_result(job)) is None or result["status"] == CRASHED]
     for job in waiting:

@@ -17,7 +17,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ from transformers.trainer_utils import TrainOutput, get_last_checkpoint, rotate_
 from transformers.utils import logging as hf_logging
 
 from lm2.files import write_json
+from lm2.held import held
 from lm2.modeling import LM2ForCausalLM
 from lm2.progress import TimeLeft
 from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ShowProgress, Stop, Watching
@@ -68,8 +69,14 @@ def train(
         stop_after: a step after which it does, whatever the moment; a run that is there does one step more.
 
     Raises:
-        ValueError: the folder holds a checkpoint and `resume` is False, or its checkpoint is of another run.
+        ValueError: the folder holds a checkpoint and `resume` is False, its checkpoint is of another run, or another
+            process trains there.
     """
+    with held(run.output_dir) if os.environ.get("RANK", "0") == "0" else nullcontext():
+        return _train(run, resume, stop_at, stop_after)
+
+
+def _train(run: RunConfig, resume: bool, stop_at: float | None, stop_after: int | None) -> LM2Trainer:
     checkpoint = get_last_checkpoint(str(run.output_dir)) if run.output_dir.is_dir() else None
     if checkpoint is not None and not resume:
         raise ValueError(
