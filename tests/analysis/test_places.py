@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from lm2.analysis.places import CONTEXT, END, Encoded, encode, places_of
@@ -68,6 +68,17 @@ def test_tokens_and_characters_fit():
     assert [encoded.text[a:b] for a, b in zip(encoded.starts, encoded.ends, strict=True)] == [
         *("Mary", "left", ".", "Mary", "?")
     ]
+
+
+def test_questions_follow_no_end_token():
+    """Whatever the tokenizer puts behind a text."""
+    words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "Mary": 2, "left": 3}, unk_token="left"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
+    encoded = encode(tokenizer, "Mary left")
+    assert encoded.ids.tolist() == [0, 2, 3]
+    assert (encoded.starts.tolist(), encoded.ends.tolist()) == ([0, 0, 5], [0, 4, 9])
 
 
 def test_a_tokenizer_that_does_not_tell_places_is_refused():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from lm2 import LM2Cache, LM2ForCausalLM
@@ -209,6 +210,17 @@ def test_a_folder_that_is_not_whole_is_one_line(folder, tmp_path, capsys):
     (other / "tokenizer.json").unlink()
     assert generate(other, PROMPT) == 2
     assert "holds no tokenizer: save the base's there" in capsys.readouterr().err
+
+
+def test_a_prompt_goes_on_behind_no_end_token(tokenizer):
+    """Whatever the tokenizer puts behind a text, and behind its start token."""
+    words = copy.deepcopy(tokenizer)
+    words.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    around = [("<s>", words.bos_token_id), ("</s>", words.eos_token_id)]
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=around)
+    mary, went = words("Mary went", add_special_tokens=False).input_ids
+    assert encode(words, "Mary went", chat=False, begins=True).tolist() == [[words.bos_token_id, mary, went]]
+    assert encode(words, "Mary went", chat=False, begins=False).tolist() == [[mary, went]]
 
 
 def test_a_cache_of_another_model_is_refused_and_kept(folder, tmp_path, capsys):

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from lm2.data.tokenizer import opening
+
 END = re.compile(r"[.!?]\W*\s|\n\s*\n\s*")
 """The end of a sentence, or an empty line."""
 CONTEXT = 200
@@ -77,9 +79,10 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Encoded:
         raise ValueError(
             f"{type(tokenizer).__name__} does not tell where its tokens stand in a text: use a fast tokenizer"
         )
-    encoded: Any = tokenizer(text, return_offsets_mapping=True)
-    offsets = np.array(encoded["offset_mapping"], dtype=np.int64)
-    return Encoded(text, np.array(encoded["input_ids"]), offsets[:, 0], offsets[:, 1])
+    start = opening(tokenizer)  # and no end token behind a text that questions follow
+    encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = np.array([(0, 0)] * len(start) + encoded["offset_mapping"], dtype=np.int64)
+    return Encoded(text, np.array(start + encoded["input_ids"]), offsets[:, 0], offsets[:, 1])
 
 
 def places_of(encoded: Encoded, written_L: np.ndarray, floor: float) -> Places:

@@ -111,7 +111,12 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, *, chat: bool, begin
         ValueError: `chat` with a tokenizer that has no chat format.
     """
     if not chat:
-        return tokenizer(text, return_tensors="pt", add_special_tokens=begins).input_ids
+        import torch
+
+        from lm2.data.tokenizer import opening
+
+        start = opening(tokenizer) if begins else []  # and no end token behind a text that is to go on
+        return torch.tensor([start + tokenizer(text, add_special_tokens=False).input_ids])
     if tokenizer.chat_template is None:
         raise ValueError("this model's tokenizer has no chat format: leave out --chat")
     before = [] if begins else [{"role": "user", "content": SAID}, {"role": "assistant", "content": SAID}]
