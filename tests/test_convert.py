@@ -71,6 +71,16 @@ def test_a_base_without_tokenizer_is_converted_without(tmp_path):
     assert LM2ForCausalLM.from_pretrained(out).config.base_model_type == "qwen3"
 
 
+def test_a_tokenizer_of_more_tokens_than_the_base_is_refused(base_folder, tmp_path):
+    """What is made of the two would be refused wherever it is used."""
+    folder, larger = Path(shutil.copytree(base_folder, tmp_path / "base")), byte_tokenizer()
+    larger.add_tokens(["Alma"])
+    larger.save_pretrained(folder)
+    with pytest.raises(ValueError, match="ids up to 97, and the model has embeddings of 97 tokens"):
+        convert(folder, tmp_path / "out", **OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_empty_folder_is_filled(base_folder, tmp_path):
     (tmp_path / "out").mkdir()
     assert (convert(base_folder, tmp_path / "out", **OPTIONS) / "model.safetensors").is_file()

@@ -63,6 +63,27 @@ def read_tokenizer(place: Any, name: str, **options: Any) -> Any:
     return found
 
 
+def check_vocabulary(tokenizer: Any, embeddings: int, name: str) -> None:
+    """Check that a model has an embedding of every token that a text or a conversation can become.
+
+    Special tokens that nothing writes, such as a pad that was added to the tokenizer alone, need none: transformers
+    also adds one to tokenizers of GGUF files.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    if not tokenizer.is_fast:
+        return  # not all of these tell which of their tokens are special
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    written = f"{tokenizer.bos_token} {tokenizer.eos_token} {tokenizer.chat_template}"
+    largest = max(i for word, i in tokenizer.get_vocab().items() if i not in special or word in written)
+    if largest >= embeddings:
+        raise ValueError(
+            f"{name}: the tokenizer writes ids up to {largest:,}, and the model has embeddings of {embeddings:,} "
+            f"tokens: take the model's own tokenizer, or give it more with resize_token_embeddings({largest + 1})"
+        )
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a tokenizer was saved into the folder."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)

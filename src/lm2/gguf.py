@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from lm2.configuration import BASE_MODEL_TYPES
-from lm2.folders import beside, has_tokenizer, model_type_of, read_tokenizer, read_whole
+from lm2.folders import beside, check_vocabulary, has_tokenizer, model_type_of, read_tokenizer, read_whole
 
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
 BIASED = {"qwen2": ("attn_q.bias", "attn_k.bias", "attn_v.bias")}
@@ -38,8 +38,16 @@ def load_base(base: str | Path, dtype: torch.dtype | None = None) -> Base:
         dtype: of the weights; as they are stored when None. Those of a GGUF file are float32.
 
     Raises:
-        ValueError: nothing is there, the file is damaged, or the family is not supported.
+        ValueError: nothing is there, the file is damaged, the family is not supported, or the tokenizer has more tokens
+            than the model.
     """
+    model, tokenizer = _load(base, dtype)
+    if tokenizer is not None:
+        check_vocabulary(tokenizer, model.config.vocab_size, repr(str(base)))
+    return model, tokenizer
+
+
+def _load(base: str | Path, dtype: torch.dtype | None) -> Base:
     path = Path(base).expanduser()
     if path.is_file():
         return load_gguf(path)

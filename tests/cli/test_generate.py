@@ -212,6 +212,14 @@ def test_a_folder_that_is_not_whole_is_one_line(folder, tmp_path, capsys):
     assert "holds no tokenizer: save the base's there" in capsys.readouterr().err
 
 
+def test_a_tokenizer_of_more_tokens_than_the_model_is_one_line(folder, tokenizer, tmp_path, capsys):
+    other, larger = Path(shutil.copytree(folder, tmp_path / "other")), copy.deepcopy(tokenizer)
+    larger.add_tokens(["Alma"])
+    larger.save_pretrained(other)
+    assert generate(other, PROMPT) == 2
+    assert "other: the tokenizer writes ids up to 14, and the model has embeddings of 14 " in capsys.readouterr().err
+
+
 def test_a_prompt_goes_on_behind_no_end_token(tokenizer):
     """Whatever the tokenizer puts behind a text, and behind its start token."""
     words = copy.deepcopy(tokenizer)

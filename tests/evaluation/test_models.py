@@ -1,9 +1,11 @@
 """Which model answers, and how."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lm2.evaluation.models import (
     ModelSpec,
@@ -143,6 +145,17 @@ def test_fingerprints_tell_models_apart():
         assert fingerprint(model) != before
         model.lm_head.weight[0, 0] -= 1
     assert len({before, fingerprint(tiny.memory_model("lm2")), fingerprint(tiny.memory_model("rmt"))}) == 3
+
+
+@pytest.mark.parametrize("kind", ["llama", "lm2", "rmt"])
+def test_a_tokenizer_of_more_tokens_than_the_model_is_refused(folders, kind, tmp_path):
+    folder = Path(shutil.copytree(folders[kind], tmp_path / kind))
+    larger = AutoTokenizer.from_pretrained(folder)
+    tokens = len(larger)
+    larger.add_tokens(["Alma"])
+    larger.save_pretrained(folder)
+    with pytest.raises(ValueError, match=rf"ids up to {tokens}, and the model has embeddings of {tokens} tokens"):
+        load_runner(parse_spec(str(folder)), RunnerOptions())
 
 
 def test_models_that_cannot_be_read(folders, tmp_path):

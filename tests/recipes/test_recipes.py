@@ -1,5 +1,6 @@
 """Recipes from their options to a finished model, and from wrong options to one sentence."""
 
+import copy
 import json
 import os
 import shutil
@@ -381,6 +382,16 @@ def test_sft_trains(tmp_path, model, chats):
     before, after = weights(model), weights(carry_out(sft(options)))
     assert not torch.equal(after["lm_head.weight"], before["lm_head.weight"])
     carry_out(sft(options))  # the same command again is not another run
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_is_found_before_the_training(tmp_path, model, chats, tokenizer):
+    folder, larger = Path(shutil.copytree(model, tmp_path / "model")), copy.deepcopy(tokenizer)
+    larger.add_tokens(["Alma"])
+    larger.save_pretrained(folder)
+    with pytest.raises(
+        ValueError, match=rf"ids up to {len(tokenizer)}, and the model has embeddings of {len(tokenizer)}"
+    ):
+        sft(SftOptions(out=tmp_path / "run", model=folder, data=chats, segments=3, report_to=()))
 
 
 def test_models_stored_in_bfloat16_are_trained_in_float32(tmp_path, model, base):

@@ -76,7 +76,9 @@ def test_a_weight_that_is_not_written_as_it_is_leaves_nothing(tmp_path, monkeypa
 
 
 def test_generation_settings_and_a_tokenizer_go_along(tmp_path):
-    model, words, out = lm2(), byte_tokenizer(), tmp_path / "out"
+    words, out = byte_tokenizer(), tmp_path / "out"
+    shape = {**SHAPE, "vocab_size": len(words)}
+    model = LM2ForCausalLM(LM2Config(**shape, segment_length=T, memory_slots=3, memory_heads=2))
     model.generation_config.update(do_sample=True, temperature=0.3, eos_token_id=[4, 7])
     model.save_pretrained(tmp_path / "good")
     words.save_pretrained(tmp_path / "words")
@@ -84,3 +86,12 @@ def test_generation_settings_and_a_tokenizer_go_along(tmp_path):
     before, after = (GenerationConfig.from_pretrained(folder).to_dict() for folder in (tmp_path / "good", out))
     assert after == before
     assert AutoTokenizer.from_pretrained(out).get_vocab() == words.get_vocab()
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_does_not_go_along(tmp_path, capsys):
+    lm2().save_pretrained(tmp_path / "good")
+    byte_tokenizer().save_pretrained(tmp_path / "words")
+    flags = ("--tokenizer", str(tmp_path / "words"))
+    assert cli.main(["export", str(tmp_path / "good"), str(tmp_path / "out"), *flags]) == 2
+    assert "words: the tokenizer writes ids up to 96, and the model has embeddings of 17 " in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "words"]

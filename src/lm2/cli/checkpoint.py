@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm2.folders import check_folder, has_tokenizer, read_tokenizer, read_whole
+from lm2.folders import check_folder, check_vocabulary, has_tokenizer, read_tokenizer, read_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +25,8 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
     """The model of `folder`, in evaluation mode on the GPU if there is one, and its tokenizer.
 
     Raises:
-        ValueError: as `check_folder`, `read_whole` and `read_tokenizer`; transformers raises OSError if there is no
-            file of weights.
+        ValueError: as `check_folder`, `read_whole`, `read_tokenizer` and `check_vocabulary`; transformers raises
+            OSError if there is no file of weights.
     """
     check_folder(folder)
     import torch
@@ -38,4 +38,6 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
         raise ValueError(f"{folder} holds no tokenizer: save the base's there with tokenizer.save_pretrained")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = read_whole(LM2ForCausalLM, folder, str(folder), local_files_only=True).to(device).eval()
-    return model, read_tokenizer(folder, str(folder), local_files_only=True)
+    tokenizer = read_tokenizer(folder, str(folder), local_files_only=True)
+    check_vocabulary(tokenizer, model.config.vocab_size, str(folder))
+    return model, tokenizer

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lm2.evaluation.config import Dtype
-from lm2.folders import beside, has_tokenizer, model_type_of, read_tokenizer, read_whole
+from lm2.folders import beside, check_vocabulary, has_tokenizer, model_type_of, read_tokenizer, read_whole
 
 KINDS = {"full": False, "last": True, "window": True, "rag": True}
 """Each kind, and whether it takes a number."""
@@ -215,7 +215,7 @@ def load_model(source: str, options: RunnerOptions) -> tuple[Any, Any]:
     """A causal language model in evaluation mode on its device, and its tokenizer.
 
     Raises:
-        ValueError: nothing there, damaged, or without a tokenizer.
+        ValueError: nothing there, damaged, without a tokenizer, or with one of more tokens than the model has.
     """
     import torch
 
@@ -229,6 +229,7 @@ def load_model(source: str, options: RunnerOptions) -> tuple[Any, Any]:
     model, tokenizer = _read(source, dtype)
     if tokenizer is None:
         raise ValueError(f"{source} has no tokenizer: save one beside the model with save_pretrained")
+    check_vocabulary(tokenizer, len(model.get_input_embeddings().weight), source)
     return model.to(device).eval(), tokenizer
 
 

@@ -15,7 +15,7 @@ from lm2.data.encoding import load_tokenizer
 from lm2.data.packed import PackedRows
 from lm2.data.store import Store
 from lm2.errors import Problems, sentence
-from lm2.folders import check_folder
+from lm2.folders import check_folder, check_vocabulary
 from lm2.training import BatchRequest, Stage
 
 T = TypeVar("T")
@@ -76,7 +76,10 @@ class Findings:
         config = self.find(partial(_lm2_config, folder))
         if config is None:
             return LM2Config.preset(STAND_IN), None
-        return config, self.find(partial(load_tokenizer, str(folder)))
+        tokenizer = self.find(partial(load_tokenizer, str(folder)))
+        if tokenizer is not None:
+            self.check(partial(check_vocabulary, tokenizer, config.vocab_size, str(folder)))
+        return config, tokenizer
 
     def rows(
         self,

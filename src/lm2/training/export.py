@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 import lm2.baselines  # noqa: F401  registers RMT and ARMT, as `import lm2` does LM2
-from lm2.folders import read_tokenizer
+from lm2.folders import check_vocabulary, read_tokenizer
 from lm2.training.sharding import SHARDS, untied
 
 
@@ -27,7 +27,8 @@ def export(checkpoint: Path, out: Path, tokenizer: str | Path | None = None) -> 
         tokenizer: a folder or hub name whose tokenizer goes along; None takes the checkpoint's, if it has one.
 
     Raises:
-        ValueError: the checkpoint has no model, is incomplete or damaged, or `out` exists.
+        ValueError: the checkpoint has no model, is incomplete or damaged, the tokenizer has more tokens than the model,
+            or `out` exists.
     """
     if out.exists():
         raise ValueError(f"{out} already exists: choose another folder, or remove it")
@@ -38,7 +39,7 @@ def export(checkpoint: Path, out: Path, tokenizer: str | Path | None = None) -> 
     beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         model.save_pretrained(beside, state_dict=dict(weights))  # which it empties
-        _save_tokenizer(checkpoint, tokenizer, beside)
+        _save_tokenizer(checkpoint, tokenizer, model, beside)
         _check_equal(beside, weights)
         os.replace(beside, out)
     finally:
@@ -87,11 +88,13 @@ def _check_complete(folder: Path, wanted: dict[str, Tensor], found: dict[str, An
             )
 
 
-def _save_tokenizer(checkpoint: Path, tokenizer: str | Path | None, out: Path) -> None:
+def _save_tokenizer(checkpoint: Path, tokenizer: str | Path | None, model: PreTrainedModel, out: Path) -> None:
     if tokenizer is None and not (checkpoint / "tokenizer_config.json").is_file():
         return
     place = tokenizer or checkpoint
-    read_tokenizer(place, repr(str(place))).save_pretrained(out)
+    found = read_tokenizer(place, repr(str(place)))
+    check_vocabulary(found, model.get_input_embeddings().get_parameter("weight").shape[0], str(place))
+    found.save_pretrained(out)
 
 
 def _check_equal(folder: Path, weights: dict[str, Tensor]) -> None:
