@@ -110,6 +110,18 @@ def test_the_same_command_goes_on_and_then_has_nothing_to_do(options):
     assert {path: path.stat().st_mtime_ns for path in whole.out.rglob("*.safetensors")} == before
 
 
+def test_of_several_processes_one_writes_the_model_where_nothing_else_was_left_to_do(options, monkeypatch):
+    """As after a stop between the last checkpoint and the model."""
+    model = carry_out(retrofit(options))
+    shutil.rmtree(model)
+    monkeypatch.setenv("RANK", "1")
+    carry_out(retrofit(options))
+    assert not model.exists()
+    monkeypatch.setenv("RANK", "0")
+    carry_out(retrofit(options))
+    assert (model / "model.safetensors").is_file()
+
+
 def test_a_finished_model_does_not_stand_for_another_training(options):
     """The memory alone was the whole training, and is not the model of one that goes on with the base."""
     model = carry_out(retrofit(replace(options, steps=0)))

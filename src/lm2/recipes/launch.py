@@ -1,13 +1,12 @@
 """What `lm2 train NAME` does with a recipe and its options."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from transformers.utils import logging
 
 from lm2.recipes.dry_run import describe
-from lm2.recipes.plan import Plan, carry_out
+from lm2.recipes.plan import Plan, carry_out, is_first
 
 
 def launch(recipe: Callable[[Any], Plan], options: Any) -> None:
@@ -16,5 +15,5 @@ def launch(recipe: Callable[[Any], Plan], options: Any) -> None:
     logging.set_verbosity_error()
     plan = recipe(options)
     text = describe(plan) if options.dry_run else f"Saved {carry_out(plan)}."
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         print(text)

@@ -6,6 +6,7 @@ and its tokenizer go to OUT/model. What is done already is not done again, so th
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from pathlib import Path
@@ -119,16 +120,19 @@ def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
             check_same_run(checkpoint, run)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / PLAN_FILE, plan.describe())
-    is_first = True
     for run in plan.phases.values():
         if not _is_done(run):
             trainer = train(run, resume=True, stop_at=stop_at)
-            is_first = trainer.is_world_process_zero()
             if trainer.state.global_step < run.steps:
                 return None
-    if is_first and not (out / MODEL_FOLDER).exists():
+    if is_first() and not (out / MODEL_FOLDER).exists():  # also where no phase was left that could tell
         save_folder(_finished(run), plan.tokenizer, out / MODEL_FOLDER)
     return out / MODEL_FOLDER
+
+
+def is_first() -> bool:
+    """Whether this process is the first one of those that a launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _check_same_phases(plan: Plan) -> None:
