@@ -126,6 +126,18 @@ def test_a_segment_too_short_for_echoes_is_told(tmp_path_factory):
         ).row("echo", 1, random.Random(0))
 
 
+@pytest.mark.parametrize("segments", [2, 4])
+def test_a_segment_too_short_for_facts_told_again_is_told(segments, tmp_path_factory):
+    """A row of another width than the others was made, or one that asks for what it does not tell."""
+    tokenizer, _ = material(tmp_path_factory.getbasetemp())
+    book = tmp_path_factory.getbasetemp() / "book.txt"
+    rows = BookRows(tokenizer=tokenizer, books=book, segment_length=12, pool_tokens=500)
+    with pytest.raises(
+        ValueError, match=r"questions about them \d+, which must fit into .* segment of 12: use longer segments"
+    ):
+        rows.row("repeated", segments, random.Random(0))
+
+
 def test_other_books_are_another_run(tmp_path):
     tokenizer, rows = material(tmp_path)
     (tmp_path / "other.txt").write_text(" ".join(generated(200)))

@@ -147,8 +147,14 @@ class BookRows:
         asked = [self.encode.item(question) for _, question in story.questions]
         room = width - len(self.encode.opening) - self.segment_length
         telling = [i for fact in story.facts for i in self.encode(f" {fact}")]
+        questions = sum(len(ids) for ids, _ in asked)
+        if len(telling) > room or questions > self.segment_length:
+            raise ValueError(
+                f"two facts have {len(telling)} tokens and the questions about them {questions}, which must fit into "
+                f"{room} and into a segment of {self.segment_length}: use longer segments."
+            )
         told = (telling * (1 + room // len(telling)))[: room // len(telling) * len(telling)]
-        gap = room - len(told) + self.segment_length - sum(len(ids) for ids, _ in asked)
+        gap = room - len(told) + self.segment_length - questions
         filler = take_background(self.pool.sentences(draw), gap)[0].tolist()
         ids = [*self.encode.opening, *told, *filler]
         labels = [IGNORED] * len(ids)
