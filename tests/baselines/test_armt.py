@@ -182,6 +182,15 @@ def test_memory_stays_float32_in_bfloat16(how):
     assert (output.logits - expected).abs().mean() <= 5e-2 * expected.std()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at it
+def test_compiled_it_is_the_same():
+    """Its hooks come and go with each segment, and a compiler takes them to be as they were at first."""
+    model, ids = tiny("armt").train(), tokens(2, 3 * T)
+    compiled, loss = torch.compile(model, backend="eager"), model(ids, labels=ids).loss
+    for _ in range(2):
+        torch.testing.assert_close(compiled(ids, labels=ids).loss, loss)
+
+
 def test_memory_stays_finite_over_many_segments():
     model, ids = tiny("armt"), tokens(2, 200 * T)
     logits, state = model.stream(ids.split(50 * T, dim=1))

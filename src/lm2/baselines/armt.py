@@ -169,6 +169,7 @@ class ARMTForCausalLM(SegmentedForCausalLM):
         ids_BT = torch.zeros(rows, self.config.segment_length, dtype=torch.long, device=device)
         return ARMTState(memory, ids_BT, ids_BT.new_zeros(rows))
 
+    @torch.compiler.disable  # which does not see hooks of a call: what blocks read and write would be left out
     def _run_segment(self, ids_BT: Tensor, memory: Memory, writes: bool) -> tuple[Tensor, Memory]:
         """The hidden states of a segment's tokens, and the memory afterwards (nothing unless `writes`)."""
         inputs_BXD, tokens = self.get_input_embeddings()(ids_BT), ids_BT.shape[1]
