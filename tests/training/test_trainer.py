@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lm2 import LM2Config, LM2ForCausalLM
 from lm2.baselines import RMTConfig, RMTForCausalLM
 from lm2.data.packed import PackedRows
+from lm2.held import LOCK_FILE
 from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
 from lm2.training.folder import begin_with
 from tests.data.stores import documents_of, make_store
@@ -224,7 +225,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setattr(LM2Trainer, "_save_rng_state", full_disk)
     with pytest.raises(OSError, match="No space left"):
         train(run)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lm2_run.json", "log.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK_FILE, "lm2_run.json", "log.jsonl"]
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path):
