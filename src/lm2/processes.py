@@ -25,6 +25,16 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def share() -> tuple[int, int]:
+    """This process's rank and the number of processes, from the launcher's environment."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the first one of those that a launcher started, or the only one."""
+    return share()[0] == 0
+
+
 class Processes:
     """Processes by the name of what they do, with one thread each. What they print as errors goes to a file.
 

@@ -8,9 +8,9 @@ from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.engine import evaluate
 from lm2.evaluation.figure import draw_curves, draw_heat_map
 from lm2.evaluation.page import markdown, published
-from lm2.evaluation.records import share
 from lm2.evaluation.report import REPORT_FILE, collect, save
 from lm2.files import replacing
+from lm2.processes import share
 
 PAGE_FILE, HEAT_MAP_FILE, CURVES_FILE = "report.md", "heatmap.png", "curves.png"
 

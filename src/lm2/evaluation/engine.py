@@ -21,8 +21,9 @@ from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.controls import QUESTION, Asker, Query, conditions, partner
 from lm2.evaluation.models import ModelSpec, Runner, TooLong, load_runner, parse_specs, segment_length_of
 from lm2.evaluation.prompts import prompt_parts
-from lm2.evaluation.records import Records, mine, share, wait_for_all
+from lm2.evaluation.records import Records, mine, wait_for_all
 from lm2.evaluation.tokens import n_tokens
+from lm2.processes import share
 from lm2.progress import TimeLeft
 
 LEAST_TOKENS = 150

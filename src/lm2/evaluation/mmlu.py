@@ -22,7 +22,8 @@ from lm2.evaluation import mmlu_report
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs, source_name
 from lm2.evaluation.options import MmluOptions
-from lm2.evaluation.records import Records, mine, share, wait_for_all
+from lm2.evaluation.records import Records, mine, wait_for_all
+from lm2.processes import share
 from lm2.progress import counted
 
 LETTERS = "ABCD"

@@ -26,8 +26,9 @@ from lm2.evaluation import needle_report
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, Runner, RunnerOptions, TooLong, load_runner, parse_specs
 from lm2.evaluation.options import NeedleOptions
-from lm2.evaluation.records import Records, mine, share, wait_for_all
+from lm2.evaluation.records import Records, mine, wait_for_all
 from lm2.evaluation.tokens import LengthTokenizer
+from lm2.processes import share
 from lm2.progress import counted
 
 BEFORE = (

@@ -27,9 +27,10 @@ from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.mmlu import describe, identity
 from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs, segment_length_of
 from lm2.evaluation.options import PerplexityOptions
-from lm2.evaluation.records import Records, share, wait_for_all
+from lm2.evaluation.records import Records, wait_for_all
 from lm2.evaluation.runners.attention import check_parts, max_positions
 from lm2.evaluation.runners.memory import has_memory
+from lm2.processes import share
 from lm2.progress import counted
 
 PLAIN_LENGTH = 512

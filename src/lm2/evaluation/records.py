@@ -13,15 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lm2.files import append_line
+from lm2.processes import share
 
 SCHEMA = 1
 """Version of the record and report files; a file of another version is refused."""
 Piece = TypeVar("Piece")
-
-
-def share() -> tuple[int, int]:
-    """This process's rank and the number of processes, from the launcher's environment."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def mine(pieces: Sequence[Piece]) -> list[Piece]:

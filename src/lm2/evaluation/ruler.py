@@ -26,10 +26,11 @@ from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_sp
 from lm2.evaluation.options import RulerOptions
 from lm2.evaluation.output import write_report
 from lm2.evaluation.page import interval, table
-from lm2.evaluation.records import SCHEMA, Records, mine, share, wait_for_all
+from lm2.evaluation.records import SCHEMA, Records, mine, wait_for_all
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST
 from lm2.evaluation.runners.attention import max_positions
 from lm2.evaluation.statistics import t_interval, wilson
+from lm2.processes import share
 from lm2.progress import counted
 
 PATTERN = (

@@ -5,8 +5,9 @@ from typing import Any
 
 from transformers.utils import logging
 
+from lm2.processes import is_first
 from lm2.recipes.dry_run import describe
-from lm2.recipes.plan import Plan, carry_out, is_first
+from lm2.recipes.plan import Plan, carry_out
 
 
 def launch(recipe: Callable[[Any], Plan], options: Any) -> None:

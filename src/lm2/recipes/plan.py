@@ -6,7 +6,6 @@ and its tokenizer go to OUT/model. What is done already is not done again, so th
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 import lm2.baselines  # noqa: F401  registers RMT and ARMT, as `import lm2` does LM2
 from lm2.configuration import LM2Config
 from lm2.files import write_json
+from lm2.processes import is_first
 from lm2.recipes.findings import Findings
 from lm2.recipes.parts import Part, merged, only_trained
 from lm2.retrofit import save_folder
@@ -128,11 +128,6 @@ def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
     if is_first() and not (out / MODEL_FOLDER).exists():  # also where no phase was left that could tell
         save_folder(_finished(run), plan.tokenizer, out / MODEL_FOLDER)
     return out / MODEL_FOLDER
-
-
-def is_first() -> bool:
-    """Whether this process is the first one of those that a launcher started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _check_same_phases(plan: Plan) -> None:

@@ -190,7 +190,8 @@ def _training(found: dict[str, Any]) -> str:
     text = (
         f"All start from one backbone of {base['parameters']:,} parameters, trained on {base['tokens']:,} tokens of "
         "single segments, and read the same rows; beside them LM2 reads background alone, on which its writes have "
-        "their price, and the others as many tokens in more steps. Held-out rows: right answers in %. Equal time: when "
+        "their price, and the others as many tokens in more steps. At every fourth step the plain model reads its rows "
+        "cut into segments. Held-out rows: right answers in %. Equal time: when "
         f"the first training was done ({found['equal_seconds']:,.0f} processor seconds), the others before their rate "
         "had fallen."
     )

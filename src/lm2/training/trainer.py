@@ -35,6 +35,7 @@ from transformers.utils import logging as hf_logging
 from lm2.files import write_json
 from lm2.held import held
 from lm2.modeling import LM2ForCausalLM
+from lm2.processes import is_first, share
 from lm2.progress import TimeLeft
 from lm2.training.callbacks import AtBegin, Every, JsonlLog, LogWithCheckpoint, ShowProgress, Stop, Watching
 from lm2.training.config import RunConfig, differences
@@ -72,7 +73,7 @@ def train(
         ValueError: the folder holds a checkpoint and `resume` is False, its checkpoint is of another run, or another
             process trains there.
     """
-    with held(run.output_dir) if os.environ.get("RANK", "0") == "0" else nullcontext():
+    with held(run.output_dir) if is_first() else nullcontext():
         return _train(run, resume, stop_at, stop_after)
 
 
@@ -327,7 +328,7 @@ def _schedule_settings(run: RunConfig) -> dict[str, Any]:
 
 
 def _check_sharding_can_start(run: RunConfig) -> None:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    _, processes = share()
     if run.fsdp and processes < 2:
         raise ValueError(
             f"fsdp=True was asked for, but there is {processes} process: start it with torchrun, or set fsdp=False."
