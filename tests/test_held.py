@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lm2.data.prepare import prepare
+from lm2.data import prepare as preparing
 from lm2.data.sources import FileSource
 from lm2.data.tokenizer import train_tokenizer
 from lm2.demo import runner as demo_runner
@@ -16,7 +16,7 @@ from lm2.reproduce import runner as reproduce_runner
 from lm2.reproduce.config import ReproduceConfig
 from lm2.study import write_rules
 from lm2.study.config import StudyConfig
-from lm2.training import RunConfig, Stage, train
+from lm2.training import RunConfig, Stage, train, trainer
 
 HOLDER = """
 import pathlib, sys
@@ -73,29 +73,28 @@ def study_in(folder: Path) -> None:
 def prepare_in(folder: Path) -> None:
     tokenizer = train_tokenizer(["Ada keeps a goat."], 300, ["goat"])
     (folder.parent / "text.txt").write_text("Ada keeps a goat.")
-    prepare([FileSource("text", folder.parent / "text.txt")], tokenizer, folder, processes=1)
+    preparing.prepare([FileSource("text", folder.parent / "text.txt")], tokenizer, folder, processes=1)
 
 
-@pytest.mark.parametrize("work", [train_in, demo_in, reproduce_in, study_in, prepare_in])
-def test_what_takes_hours_is_refused_where_another_process_is_at_it(work, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "work"),
+    [
+        (trainer, train_in),
+        (demo_runner, demo_in),
+        (reproduce_runner, reproduce_in),
+        (write_rules, study_in),
+        (preparing, prepare_in),
+    ],
+)
+def test_what_takes_hours_is_refused_where_another_process_is_at_it(module, work, tmp_path, monkeypatch):
     """Settings are written before a folder is held: here by a first command that ends when it would begin to work."""
     folder = tmp_path / "run"
-    module = sys.modules[CALLED[work].__module__]
     with monkeypatch.context() as patched:
         patched.setattr(module, "held", ended)
         with pytest.raises(KeyboardInterrupt):
             work(folder)
     with held(folder), pytest.raises(ValueError, match=f"another process works in {folder}"):
         work(folder)
-
-
-CALLED = {
-    train_in: train,
-    demo_in: demo_runner.run,
-    reproduce_in: reproduce_runner.run,
-    study_in: write_rules.run,
-    prepare_in: prepare,
-}
 
 
 def ended(folder: Path) -> None:

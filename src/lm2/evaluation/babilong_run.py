@@ -10,7 +10,7 @@ from lm2.evaluation.figure import draw_curves, draw_heat_map
 from lm2.evaluation.page import markdown, published
 from lm2.evaluation.report import REPORT_FILE, collect, save
 from lm2.files import replacing
-from lm2.processes import share
+from lm2.processes import is_first
 
 PAGE_FILE, HEAT_MAP_FILE, CURVES_FILE = "report.md", "heatmap.png", "curves.png"
 
@@ -27,7 +27,7 @@ def run(config: BabilongConfig) -> None:
     source = config.source()
     config.out.mkdir(parents=True, exist_ok=True)
     asked = evaluate(config, source)
-    if share()[0] > 0:
+    if not is_first():
         return
     report = collect(config, source.description, asked)
     page = markdown(report, published(report) if config.anchors else ())

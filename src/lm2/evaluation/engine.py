@@ -23,7 +23,7 @@ from lm2.evaluation.models import ModelSpec, Runner, TooLong, load_runner, parse
 from lm2.evaluation.prompts import prompt_parts
 from lm2.evaluation.records import Records, mine, wait_for_all
 from lm2.evaluation.tokens import n_tokens
-from lm2.processes import share
+from lm2.processes import is_first
 from lm2.progress import TimeLeft
 
 LEAST_TOKENS = 150
@@ -76,7 +76,7 @@ def evaluate(config: BabilongConfig, source: SampleSource) -> list[Asked]:
             are in the folder.
     """
     specs = parse_specs(config.models, limits=True)
-    console = Console(quiet=share()[0] > 0)
+    console = Console(quiet=not is_first())
     cells = dict(config.cells(source))
     _check_exchange(config, specs, cells)
     asked = []

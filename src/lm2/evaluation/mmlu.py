@@ -23,7 +23,7 @@ from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.models import ModelSpec, RunnerOptions, fingerprint, load_model, parse_specs, source_name
 from lm2.evaluation.options import MmluOptions
 from lm2.evaluation.records import Records, mine, wait_for_all
-from lm2.processes import share
+from lm2.processes import is_first
 from lm2.progress import counted
 
 LETTERS = "ABCD"
@@ -49,7 +49,7 @@ def run(options: MmluOptions) -> None:
         raise ValueError(f"there is no {options.data}: give the folder or zip with dev/ and test/ CSV files")
     asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
     wait_for_all()
-    if share()[0] == 0:
+    if is_first():
         mmlu_report.write(options, [(facts, longest(records.read())) for facts, records in asked])
 
 

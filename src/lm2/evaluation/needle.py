@@ -28,7 +28,7 @@ from lm2.evaluation.models import ModelSpec, Runner, RunnerOptions, TooLong, loa
 from lm2.evaluation.options import NeedleOptions
 from lm2.evaluation.records import Records, mine, wait_for_all
 from lm2.evaluation.tokens import LengthTokenizer
-from lm2.processes import share
+from lm2.processes import is_first
 from lm2.progress import counted
 
 BEFORE = (
@@ -178,7 +178,7 @@ def run(options: NeedleOptions) -> None:
     source.check(cells)  # what people are told differs in length: all of it is seen before a model is loaded
     asked = [ask_model(spec, options, source, cells) for spec in specs]
     wait_for_all()
-    if share()[0] == 0:
+    if is_first():
         needle_report.write(options, [(facts, records.each()) for facts, records in asked])
 
 

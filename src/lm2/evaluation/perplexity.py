@@ -30,7 +30,7 @@ from lm2.evaluation.options import PerplexityOptions
 from lm2.evaluation.records import Records, wait_for_all
 from lm2.evaluation.runners.attention import check_parts, max_positions
 from lm2.evaluation.runners.memory import has_memory
-from lm2.processes import share
+from lm2.processes import is_first, share
 from lm2.progress import counted
 
 PLAIN_LENGTH = 512
@@ -53,7 +53,7 @@ def run(options: PerplexityOptions) -> None:
     digests: dict[int, tuple[str, str]] = {}
     asked = [measure_model(spec, options, T, digests) for spec in specs]
     wait_for_all()
-    if share()[0] == 0:
+    if is_first():
         perplexity_report.write(options, T, [(facts, records.each()) for facts, records in asked])
 
 

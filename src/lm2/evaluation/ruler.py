@@ -30,7 +30,7 @@ from lm2.evaluation.records import SCHEMA, Records, mine, wait_for_all
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST
 from lm2.evaluation.runners.attention import max_positions
 from lm2.evaluation.statistics import t_interval, wilson
-from lm2.processes import share
+from lm2.processes import is_first
 from lm2.progress import counted
 
 PATTERN = (
@@ -52,7 +52,7 @@ def run(options: RulerOptions) -> None:
     _require_packages()
     asked = [ask_model(spec, options) for spec in parse_specs(options.models)]
     wait_for_all()
-    if share()[0] == 0:
+    if is_first():
         write(options, [(facts, records.read()) for facts, records in asked])
 
 

@@ -191,9 +191,8 @@ def _training(found: dict[str, Any]) -> str:
         f"All start from one backbone of {base['parameters']:,} parameters, trained on {base['tokens']:,} tokens of "
         "single segments, and read the same rows; beside them LM2 reads background alone, on which its writes have "
         "their price, and the others as many tokens in more steps. At every fourth step the plain model reads its rows "
-        "cut into segments. Held-out rows: right answers in %. Equal time: when "
-        f"the first training was done ({found['equal_seconds']:,.0f} processor seconds), the others before their rate "
-        "had fallen."
+        "cut into segments. Held-out rows: right answers in %. Equal time: when the first training was done "
+        f"({found['equal_seconds']:,.0f} processor seconds), the others before their rate had fallen."
     )
     return f"{text}\n\n{table(header, [[name, *values] for name, values in facts.items()])}"
 

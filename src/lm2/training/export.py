@@ -93,7 +93,7 @@ def _save_tokenizer(checkpoint: Path, tokenizer: str | Path | None, model: PreTr
         return
     place = tokenizer or checkpoint
     found = read_tokenizer(place, repr(str(place)))
-    check_vocabulary(found, model.get_input_embeddings().get_parameter("weight").shape[0], str(place))
+    check_vocabulary(found, len(model.get_input_embeddings().get_parameter("weight")), str(place))
     found.save_pretrained(out)
 
 
