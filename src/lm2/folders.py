@@ -89,6 +89,14 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
+def without_tokenizer(source: str) -> str:
+    """What to say of a model without one: where the trainer wrote it, how a model with one is made of it."""
+    remedy = "save the model's own there with tokenizer.save_pretrained"
+    if (Path(source) / "trainer_state.json").is_file():
+        remedy = f"it is a training's checkpoint, `lm2 export {source} OUT --tokenizer TOKENIZER` makes a model of it"
+    return f"{source} holds no tokenizer: {remedy}"
+
+
 def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
     """`kind.from_pretrained(place, **options)`, but weights that are not there are no random numbers, and those of the
     blocks that the configuration does not know are not left out.

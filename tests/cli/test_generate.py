@@ -209,7 +209,10 @@ def test_a_folder_that_is_not_whole_is_one_line(folder, tmp_path, capsys):
     (other / "model.safetensors").write_bytes(weights)
     (other / "tokenizer.json").unlink()
     assert generate(other, PROMPT) == 2
-    assert "holds no tokenizer: save the base's there" in capsys.readouterr().err
+    assert "holds no tokenizer: save the model's own there" in capsys.readouterr().err
+    (other / "trainer_state.json").touch()
+    assert generate(other, PROMPT) == 2
+    assert f"`lm2 export {other} OUT --tokenizer TOKENIZER` makes a model of it" in capsys.readouterr().err
 
 
 def test_a_tokenizer_of_more_tokens_than_the_model_is_one_line(folder, tokenizer, tmp_path, capsys):

@@ -166,7 +166,7 @@ def test_models_that_cannot_be_read(folders, tmp_path):
         load(tmp_path)
     with pytest.raises(ValueError, match=r"there is no folder or file /nowhere/at/all"):
         load("/nowhere/at/all")
-    said = {"model.safetensors": "cannot be read as a causal", "tokenizer.json": "has no tokenizer"}
+    said = {"model.safetensors": "cannot be read as a causal", "tokenizer.json": "no tokenizer: save the model's own"}
     for missing, message in said.items():
         broken = tmp_path / missing.split(".")[0]
         shutil.copytree(folders["llama"], broken)

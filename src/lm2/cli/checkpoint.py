@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm2.folders import check_folder, check_vocabulary, has_tokenizer, read_tokenizer, read_whole
+from lm2.folders import check_folder, check_vocabulary, has_tokenizer, read_tokenizer, read_whole, without_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":
 
     quiet()
     if not has_tokenizer(folder):
-        raise ValueError(f"{folder} holds no tokenizer: save the base's there with tokenizer.save_pretrained")
+        raise ValueError(without_tokenizer(str(folder)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = read_whole(LM2ForCausalLM, folder, str(folder), local_files_only=True).to(device).eval()
     tokenizer = read_tokenizer(folder, str(folder), local_files_only=True)

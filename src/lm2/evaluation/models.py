@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from lm2.evaluation.config import Dtype
-from lm2.folders import beside, check_vocabulary, has_tokenizer, model_type_of, read_tokenizer, read_whole
+from lm2.folders import (
+    beside,
+    check_vocabulary,
+    has_tokenizer,
+    model_type_of,
+    read_tokenizer,
+    read_whole,
+    without_tokenizer,
+)
 
 KINDS = {"full": False, "last": True, "window": True, "rag": True}
 """Each kind, and whether it takes a number."""
@@ -228,7 +236,7 @@ def load_model(source: str, options: RunnerOptions) -> tuple[Any, Any]:
     dtype = getattr(torch, auto if options.dtype == "auto" else options.dtype)
     model, tokenizer = _read(source, dtype)
     if tokenizer is None:
-        raise ValueError(f"{source} has no tokenizer: save one beside the model with save_pretrained")
+        raise ValueError(without_tokenizer(source))
     check_vocabulary(tokenizer, len(model.get_input_embeddings().weight), source)
     return model.to(device).eval(), tokenizer
 

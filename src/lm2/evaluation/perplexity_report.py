@@ -29,7 +29,7 @@ def write(options: "PerplexityOptions", T: int, asked: Sequence[Asked]) -> None:
     limit = math.inf if options.limit is None else options.limit
     kept = [(facts, [r for r in records if r["key"][0] < limit]) for facts, records in asked]
     if not any(records for _, records in kept):
-        raise ValueError(f"no document of {options.text} has a whole segment of {T} tokens: use shorter segments")
+        raise ValueError(f"no document of {options.text} has a whole segment of {T} tokens: give longer documents")
     report = {
         "schema": SCHEMA,
         **options.settings(T),
