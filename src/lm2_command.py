@@ -18,7 +18,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NamedTuple
 
-OK, USAGE_ERROR, INTERRUPTED = 0, 2, 130  # 130 is 128 + SIGINT, as shells report it
+OK, USAGE_ERROR, INTERRUPTED, UNREAD = 0, 2, 130, 141  # 128 + SIGINT and 128 + SIGPIPE, as shells report them
 
 
 class Command(NamedTuple):
@@ -206,8 +206,20 @@ def parse(name: str, argv: Sequence[str]) -> tuple[ModuleType, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; return its exit code: 0, 2 for an error of the user, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    """Run one command line; return its exit code: 0, 2 for an error of the user, 130 after Ctrl-C.
+
+    It is 141 where who reads the output has seen enough, as in `lm2 --help | head -3`.
+    """
+    try:
+        code = _main(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+        return UNREAD
+    return code
+
+
+def _main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
         return OK
@@ -231,6 +243,8 @@ def _run(name: str, argv: Sequence[str]) -> int:
         module, options = parse(name, argv)
         stopped = module.STOPPED
         module.run(options)
+    except BrokenPipeError:  # no error of the user's: see main
+        raise
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("LM2_DEBUG") == "1":
             raise

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
@@ -155,6 +156,16 @@ def test_the_module_runs_as_a_program():
     assert done.returncode == 2
     assert done.stderr.startswith("lm2: error: there is no command 'convrt'")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["info", "--help"]])
+def test_output_that_nobody_reads_is_no_error(argv):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "lm2_command", *argv]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (cli.UNREAD, "")
 
 
 def test_a_group_has_help_of_its_own(capsys):
