@@ -51,18 +51,23 @@ def _panel(panel: Any, cells: dict, tasks: list[str], lengths: list[str]) -> Any
 
 
 def draw_curves(report: dict[str, Any], path: Path) -> None:
-    """Write the curves: the mean over tasks by length, for each model and condition. Needs matplotlib."""
+    """Write the curves: the mean over tasks by length, for each model and condition. Needs matplotlib.
+
+    Rows of means that have a `low` and a `high`, too, are shaded between them.
+    """
     lengths = ordered(cell["length"] for cell in report["cells"])
     figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     names = list(report["models"])
     for model, condition in dict.fromkeys((row["model"], row["condition"]) for row in report["means"]):
         rows = {r["length"]: r for r in report["means"] if (r["model"], r["condition"]) == (model, condition)}
-        points = [
-            (x, 100 * rows[n]["mean"]) for x, n in enumerate(lengths) if n in rows and rows[n]["mean"] is not None
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), **_look(model, condition, names))
+        at = [x for x, n in enumerate(lengths) if n in rows and rows[n]["mean"] is not None]
+        if at:
+            shown, look = [rows[lengths[x]] for x in at], _look(model, condition, names)
+            axes.plot(at, [100 * row["mean"] for row in shown], **look)
+            if all("low" in row for row in shown):
+                low, high = ([100 * row[name] for row in shown] for name in ("low", "high"))
+                axes.fill_between(at, low, high, color=look["color"], alpha=0.15, lw=0)
     axes.set_xticks(range(len(lengths)), lengths)
     axes.set_ylim(0, 103)
     axes.set_xlabel("length of the text, tokens")

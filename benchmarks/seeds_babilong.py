@@ -1,0 +1,210 @@
+"""What several seeds of a reproduction say together: means, what LM2 has more than the others, and a picture.
+
+    cd docs/results
+    python ../../benchmarks/seeds_babilong.py reproduce/{,seed-1/,seed-2/}results.json --out reproduce/seeds.md
+    python ../../benchmarks/seeds_babilong.py long_rows{,_seed_1,_seed_2}.json --out long_rows_seeds.md
+
+The files are the results.json of `lm2 reproduce`, or what `long_rows.py` wrote. The picture lies beside the page.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import tyro
+
+from lm2.evaluation.controls import MAIN
+from lm2.evaluation.figure import draw_curves
+from lm2.evaluation.page import table
+from lm2.evaluation.report import ordered
+from lm2.evaluation.statistics import p_value, t_interval
+from lm2.files import replacing
+from lm2.reproduce.results import Report, main_cells
+from lm2.reproduce.sizes import FULL
+
+OURS = "LM2"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Put together what several seeds of a reproduction found."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Results, one file for each seed"""
+    out: Path = Path("runs/seeds.md")
+    """Page to write"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The results of a seed; `far` has the cells of longer texts than the report's own."""
+
+    path: Path
+    found: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return self.found["options"]["seed"]
+
+    @property
+    def page(self) -> Path:
+        """To be read: the results' own page, where there is one."""
+        page = self.path.with_suffix(".md")
+        return page if page.exists() else self.path
+
+    @property
+    def report(self) -> Report:
+        return self.found["report"] if "report" in self.found else self.found["reports"]["official"]
+
+    @property
+    def cells(self) -> dict[tuple[str, str, str], Report]:
+        far = self.found["reports"]["far"] if "reports" in self.found else self.report
+        return main_cells(self.report) | main_cells(far)
+
+    def mean(self, model: str) -> float:
+        """The mean over tasks and the lengths of the claim, in percent."""
+        rows = [row for row in self.report["means"] if row["model"] == model and row["condition"] in MAIN]
+        means = [row["mean"] for row in rows if row["length"] in FULL.claimed]
+        return 100 * (sum(means) / len(means))  # as the page's, to the last bit: it may be rounded
+
+
+def read(files: Sequence[Path]) -> list[Run]:
+    """The runs in order of their seeds.
+
+    Raises:
+        ValueError: fewer than two, a seed twice, or runs that differ in more than the seed.
+    """
+    runs = [Run(path, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    seeds = sorted(run.seed for run in runs)
+    if len(set(seeds)) < max(2, len(seeds)):
+        raise ValueError(f"the files are of the seeds {seeds}: give two or more, each of another seed")
+    for run in runs[1:]:
+        first, other = ({**one.found["options"], "seed": None} for one in (runs[0], run))
+        if first != other:
+            raise ValueError(f"{runs[0].path} has {first} and {run.path} has {other}: only the seeds may differ")
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def page(runs: Sequence[Run], out: Path) -> str:
+    """The whole page."""
+    links = [f"[{run.seed}]({Path(os.path.relpath(run.page, out.parent)).as_posix()})" for run in runs]
+    tasks = ordered(cell["task"] for cell in runs[0].report["cells"])
+    parts = [
+        "# BABILong at equal budget: several seeds together",
+        f"Right answers in %, official rule, of the seeds {', '.join(links)}. In brackets after a mean or a difference "
+        "its 95 % interval over the seeds (Student's t), after a number by length the lowest and the highest seed.",
+        f"## Means of {tasks[0]} to {tasks[-1]}, {FULL.claimed[0]} to {FULL.claimed[-1]}",
+        means(runs),
+        f"## {OURS} against the others",
+        differences(runs),
+        *claims(runs),
+        "## By length",
+        f"Means over tasks. ![Means over tasks by length, shaded from the lowest to the highest seed]({picture(out)})",
+        by_length(averaged([run.report for run in runs])["means"]),
+        f"{tasks[0]}:",
+        by_length(one_task(runs, tasks[0])),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def picture(out: Path) -> str:
+    return f"{out.stem}.png"
+
+
+def compared(runs: Sequence[Run]) -> list[str]:
+    """The models that LM2 is compared with: no sample of the claim was too long for them."""
+    return list(runs[0].found["paired"])
+
+
+def means(runs: Sequence[Run]) -> str:
+    """A model in a row: its mean with each seed and over all."""
+    rows = []
+    for model in (OURS, *compared(runs)):
+        by_seed = [run.mean(model) for run in runs]
+        rows.append([model, *(f"{mean:.1f}" for mean in by_seed), over_seeds(by_seed)])
+    return table(["model", *(f"seed {run.seed}" for run in runs), "all"], rows)
+
+
+def differences(runs: Sequence[Run]) -> str:
+    """A model in a row: how much more LM2 has, in points and relatively, and the paired test of each seed."""
+    rows = []
+    for model in compared(runs):
+        pairs = [(run.mean(OURS), run.mean(model)) for run in runs]
+        rows.append(
+            [
+                model,
+                over_seeds([ours - other for ours, other in pairs]),
+                ", ".join(f"{100 * (ours / other - 1):.1f}" for ours, other in pairs),
+                ", ".join(p_value(run.found["paired"][model][-1]["p"]) for run in runs),
+            ]
+        )
+    return table(["against", "points more", "% more, by seed", "p, by seed"], rows)
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """A mean and its interval."""
+    low, high = t_interval(values)
+    return f"{fmean(values):.1f} ({low:.1f} to {high:.1f})"
+
+
+def claims(runs: Sequence[Run]) -> list[str]:
+    """How many seeds meet what the command checks; nothing where it was not checked."""
+    if "claims" not in runs[0].found:
+        return []
+    by_run = [{claim["text"]: claim["met"] for claim in run.found["claims"]} for run in runs]
+    rows = [[text, f"{sum(met.get(text, False) for met in by_run)} of {len(runs)}"] for text in by_run[0]]
+    return ["## The claim", table(["claim", "met with"], rows)]
+
+
+def averaged(reports: Sequence[Report]) -> Report:
+    """The first report, but in its means those over the seeds, with the lowest and the highest."""
+    by_seed = [{(r["model"], r["condition"], r["length"]): r["mean"] for r in report["means"]} for report in reports]
+    rows = []
+    for model, condition, length in by_seed[0]:
+        found = [means.get((model, condition, length)) for means in by_seed]
+        if condition in MAIN and None not in found:
+            rows.append({"model": model, "condition": condition, "length": length, **spread(found)})
+    return {**reports[0], "means": rows}
+
+
+def one_task(runs: Sequence[Run], task: str) -> list[dict[str, Any]]:
+    """As the means of `averaged`, of one task and up to the longest texts."""
+    rows = []
+    for model, own, length in runs[0].cells:
+        found = [run.cells[model, own, length]["accuracy"] for run in runs if own == task]
+        if found and None not in found:
+            rows.append({"model": model, "length": length, **spread(found)})
+    return rows
+
+
+def spread(shares: Sequence[Any]) -> dict[str, float]:
+    return {"mean": fmean(shares), "low": min(shares), "high": max(shares)}
+
+
+def by_length(rows: Sequence[dict[str, Any]]) -> str:
+    """A model in a row: the mean over seeds at each length."""
+    lengths = ordered(row["length"] for row in rows)
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
+        cells.setdefault(row["model"], {})[row["length"]] = f"{mean:.1f} ({low:.0f}-{high:.0f})"
+    return table(["model", *lengths], [[name, *(own.get(n, "") for n in lengths)] for name, own in cells.items()])
+
+
+def main(options: Options) -> None:
+    """Write page and picture, and print the page."""
+    runs = read(options.files)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    draw_curves(averaged([run.report for run in runs]), options.out.parent / picture(options.out))
+    text = page(runs, options.out)
+    with replacing(options.out) as beside:
+        beside.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
