@@ -23,7 +23,8 @@ from lm2.evaluation.page import table
 from lm2.evaluation.report import ordered
 from lm2.evaluation.statistics import p_value, t_interval
 from lm2.files import replacing
-from lm2.reproduce.results import Report, main_cells
+from lm2.reproduce.full import Shares, curves_of, shares_of
+from lm2.reproduce.results import Report
 from lm2.reproduce.sizes import FULL
 
 OURS = "LM2"
@@ -41,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """The results of a seed; `far` has the cells of longer texts than the report's own."""
+    """The results of a seed."""
 
     path: Path
     found: dict[str, Any]
@@ -57,19 +58,16 @@ class Run:
         return page if page.exists() else self.path
 
     @property
-    def report(self) -> Report:
-        return self.found["report"] if "report" in self.found else self.found["reports"]["official"]
-
-    @property
-    def cells(self) -> dict[tuple[str, str, str], Report]:
-        far = self.found["reports"]["far"] if "reports" in self.found else self.report
-        return main_cells(self.report) | main_cells(far)
+    def reports(self) -> dict[str, Report]:
+        """By name; what `long_rows.py` wrote is one report, with all lengths."""
+        return self.found.get("reports") or dict.fromkeys(("official", "far"), self.found["report"])
 
     def mean(self, model: str) -> float:
         """The mean over tasks and the lengths of the claim, in percent."""
-        rows = [row for row in self.report["means"] if row["model"] == model and row["condition"] in MAIN]
-        means = [row["mean"] for row in rows if row["length"] in FULL.claimed]
-        return 100 * (sum(means) / len(means))  # as the page's, to the last bit: it may be rounded
+        means = self.reports["official"]["means"]
+        rows = [row for row in means if row["model"] == model and row["condition"] in MAIN]
+        claimed = [row["mean"] for row in rows if row["length"] in FULL.claimed]
+        return 100 * (sum(claimed) / len(claimed))  # as the page's, to the last bit: it may be rounded
 
 
 def read(files: Sequence[Path]) -> list[Run]:
@@ -92,7 +90,9 @@ def read(files: Sequence[Path]) -> list[Run]:
 def page(runs: Sequence[Run], out: Path) -> str:
     """The whole page."""
     links = [f"[{run.seed}]({Path(os.path.relpath(run.page, out.parent)).as_posix()})" for run in runs]
-    tasks = ordered(cell["task"] for cell in runs[0].report["cells"])
+    shares = shares_of([run.reports for run in runs], "official")
+    tasks = ordered(task for _, task, _ in shares)
+    first = {key: own for key, own in shares.items() if key[1] == tasks[0]}
     parts = [
         "# BABILong at equal budget: several seeds together",
         f"Right answers in %, official rule, of the seeds {', '.join(links)}. In brackets after a mean or a difference "
@@ -104,9 +104,9 @@ def page(runs: Sequence[Run], out: Path) -> str:
         *claims(runs),
         "## By length",
         f"Means over tasks. ![Means over tasks by length, shaded from the lowest to the highest seed]({picture(out)})",
-        by_length(averaged([run.report for run in runs])["means"]),
+        by_length(shares),
         f"{tasks[0]}:",
-        by_length(one_task(runs, tasks[0])),
+        by_length(first),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -160,33 +160,9 @@ def claims(runs: Sequence[Run]) -> list[str]:
     return ["## The claim", table(["claim", "met with"], rows)]
 
 
-def averaged(reports: Sequence[Report]) -> Report:
-    """The first report, but in its means those over the seeds, with the lowest and the highest."""
-    by_seed = [{(r["model"], r["condition"], r["length"]): r["mean"] for r in report["means"]} for report in reports]
-    rows = []
-    for model, condition, length in by_seed[0]:
-        found = [means.get((model, condition, length)) for means in by_seed]
-        if condition in MAIN and None not in found:
-            rows.append({"model": model, "condition": condition, "length": length, **spread(found)})
-    return {**reports[0], "means": rows}
-
-
-def one_task(runs: Sequence[Run], task: str) -> list[dict[str, Any]]:
-    """As the means of `averaged`, of one task and up to the longest texts."""
-    rows = []
-    for model, own, length in runs[0].cells:
-        found = [run.cells[model, own, length]["accuracy"] for run in runs if own == task]
-        if found and None not in found:
-            rows.append({"model": model, "length": length, **spread(found)})
-    return rows
-
-
-def spread(shares: Sequence[Any]) -> dict[str, float]:
-    return {"mean": fmean(shares), "low": min(shares), "high": max(shares)}
-
-
-def by_length(rows: Sequence[dict[str, Any]]) -> str:
-    """A model in a row: the mean over seeds at each length."""
+def by_length(shares: Shares) -> str:
+    """A model in a row: the mean over tasks and seeds at each length."""
+    rows = curves_of(shares)["means"]
     lengths = ordered(row["length"] for row in rows)
     cells: dict[str, dict[str, str]] = {}
     for row in rows:
@@ -199,7 +175,8 @@ def main(options: Options) -> None:
     """Write page and picture, and print the page."""
     runs = read(options.files)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw_curves(averaged([run.report for run in runs]), options.out.parent / picture(options.out))
+    shares = shares_of([run.reports for run in runs], "official")
+    draw_curves(curves_of(shares), options.out.parent / picture(options.out))
     text = page(runs, options.out)
     with replacing(options.out) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -37,16 +37,6 @@ def test_the_means_of_a_seed_are_its_pages(seeds):
         assert means == {model: run.mean(model) for model in means}
 
 
-def test_a_mean_over_seeds_lies_between_the_lowest_and_the_highest_and_needs_them_all(seeds):
-    def report(*means):
-        return {"means": [{"model": "m", "condition": "carried", "length": n, "mean": x} for n, x in means]}
-
-    averaged = seeds.averaged([report(("1k", 0.2), ("2k", 0.5)), report(("1k", 0.6), ("2k", None))])
-    assert averaged["means"] == [
-        {"model": "m", "condition": "carried", "length": "1k", "mean": 0.4, "low": 0.2, "high": 0.6}
-    ]
-
-
 def test_runs_that_do_not_belong_together_are_refused(seeds, tmp_path):
     def options(name: str, **changed) -> Path:
         path = tmp_path / name

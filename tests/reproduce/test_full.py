@@ -160,6 +160,17 @@ def test_the_page_has_means_and_intervals_over_seeds_and_the_difference_of_each_
     assert "[qa6-qa8 seed 1](../full/qa6-qa8-seed-1/results.md)" in text
     assert "[qa1-qa2 seed 0](../results.md)" in text
     assert json.loads((folder / page.RESULTS_FILE).read_text(encoding="utf-8")) == found
+    assert (folder / page.CURVES_FILE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_are_means_of_what_every_task_was_asked_with_the_lowest_and_the_highest_seed():
+    shares = {("LM2", "qa1", "1k"): [0.2, 0.6], ("LM2", "qa2", "1k"): [0.4, 0.4], ("LM2", "qa1", "128k"): [1.0, 1.0]}
+    shares |= {(CONSTANT, task, "1k"): [0.3, 0.3] for task in ("qa1", "qa2")}
+    curves = full.curves_of(shares)
+    assert curves["models"] == ["LM2"]
+    ours, constant = curves["means"]
+    assert (ours["length"], ours["mean"], ours["low"], ours["high"]) == ("1k", *map(pytest.approx, (0.4, 0.3, 0.5)))
+    assert (constant["model"], constant["mean"]) == (CONSTANT, 0.3)
 
 
 @pytest.mark.slow

@@ -128,3 +128,21 @@ def over_seeds(shares: Sequence[float]) -> dict[str, Any]:
 def mean_of(cells: Sequence[Sequence[float]]) -> list[float]:
     """The mean over cells, seed by seed."""
     return [sum(seed) / len(cells) for seed in zip(*cells, strict=True)]
+
+
+def curves_of(cells: Shares) -> Report:
+    """What `draw_curves` shows of them: means over tasks and seeds, shaded from the lowest seed to the highest."""
+    tasks, rows = dict.fromkeys(task for _, task, _ in cells), []
+    for model, length in dict.fromkeys((model, length) for model, _, length in cells):
+        own = [shares for (m, _, n), shares in cells.items() if (m, n) == (model, length)]
+        if len(own) == len(tasks):
+            by_seed = mean_of(own)
+            spread = {"mean": sum(by_seed) / len(by_seed), "low": min(by_seed), "high": max(by_seed)}
+            rows.append({"model": model, "condition": "plain", "length": length, **spread})
+    lengths = dict.fromkeys(row["length"] for row in rows)
+    return {
+        "rule": "official",
+        "models": [model for model in dict.fromkeys(row["model"] for row in rows) if model != CONSTANT],
+        "cells": [{"task": task, "length": length} for task in tasks for length in lengths],
+        "means": rows,
+    }

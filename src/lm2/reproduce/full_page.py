@@ -1,4 +1,4 @@
-"""The page of a full reproduction and its JSON file: means over seeds with their intervals."""
+"""The page of a full reproduction, its JSON file and its picture: means over seeds with their intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,27 +7,26 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import interval, table
 from lm2.evaluation.report import ordered
 from lm2.evaluation.statistics import t_interval
 from lm2.files import by_rows, replacing
-from lm2.reproduce.full import FOLDER, mean_of, over_seeds
-from lm2.reproduce.page import PAGE_FILE, RESULTS_FILE, published_rows
+from lm2.reproduce.full import FOLDER, Shares, curves_of, mean_of, over_seeds
+from lm2.reproduce.page import CURVES_FILE, PAGE_FILE, RESULTS_FILE, published_rows
 from lm2.reproduce.results import SHOWN
 from lm2.reproduce.sizes import NAMES
 
-Cells = dict[tuple[str, str, str], list[float]]
-"""By model, task and length: a share for each seed."""
-
 
 def save(out: Path, found: dict[str, Any]) -> list[Path]:
-    """Write page and numbers; their paths."""
+    """Write page, numbers and picture; their paths."""
     folder = out / FOLDER
     texts = {PAGE_FILE: page(found), RESULTS_FILE: by_rows(found) + "\n"}
     for name, text in texts.items():
         with replacing(folder / name) as beside:
             beside.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    draw_curves(curves_of(cells_of(found, _sets(found)[0])), folder / CURVES_FILE)
+    return [folder / name for name in (*texts, CURVES_FILE)]
 
 
 def show(found: dict[str, Any], console: Console) -> None:
@@ -51,6 +50,7 @@ def page(found: dict[str, Any]) -> str:
         f"## {together} learned together",
         "Means over tasks, official rule. The published models are far larger.",
         _means(whole),
+        f"![Means over tasks and seeds by length, shaded from the lowest seed to the highest]({CURVES_FILE})",
         "## qa1 up to the longest texts",
         _qa1({together: whole, "qa1": single}),
         "## Each task alone",
@@ -75,7 +75,7 @@ def _sets(found: dict[str, Any]) -> tuple[str, list[str], str]:
     return together, alone, others
 
 
-def cells_of(found: dict[str, Any], tasks: str, rule: str = "official") -> Cells:
+def cells_of(found: dict[str, Any], tasks: str, rule: str = "official") -> Shares:
     """The shares of a set of tasks."""
     own = [cell for cell in found["cells"] if (cell["tasks"], cell["rule"]) == (tasks, rule)]
     return {(cell["model"], cell["task"], cell["length"]): cell["shares"] for cell in own}
@@ -105,7 +105,7 @@ def _claims(found: dict[str, Any]) -> str:
     return table(["claim", "seeds that meet it", "numbers by seed"], rows, 3)
 
 
-def _means(cells: Cells) -> str:
+def _means(cells: Shares) -> str:
     """Means over tasks, at the lengths at which each was asked."""
     asked: dict[str, set[str]] = {}
     for _, task, length in cells:
@@ -113,28 +113,28 @@ def _means(cells: Cells) -> str:
     return _by_length(cells, ordered(asked), ordered(set.intersection(*asked.values())))
 
 
-def _task(cells: Cells, task: str) -> str:
+def _task(cells: Shares, task: str) -> str:
     return _by_length(cells, [task], ordered(length for _, own, length in cells if own == task))
 
 
-def _by_length(cells: Cells, tasks: Sequence[str], lengths: Sequence[str]) -> str:
+def _by_length(cells: Shares, tasks: Sequence[str], lengths: Sequence[str]) -> str:
     ours = [[model, *_row(cells, model, tasks, lengths)] for model in _models(cells)]
     asked = [{"task": task, "length": length} for task in tasks for length in lengths]
     return table(["model", *lengths], ours + published_rows(asked, tasks, lengths))
 
 
-def _qa1(sets: dict[str, Cells]) -> str:
+def _qa1(sets: dict[str, Shares]) -> str:
     """qa1 by length, of models that learned these sets of tasks."""
     lengths = ordered(length for cells in sets.values() for _, task, length in cells if task == "qa1")
     rows = [[m, name, *_row(cells, m, ["qa1"], lengths)] for name, cells in sets.items() for m in _models(cells)]
     return table(["model", "learned", *lengths], rows, 2)
 
 
-def _models(cells: Cells) -> list[str]:
+def _models(cells: Shares) -> list[str]:
     return list(dict.fromkeys(model for model, *_ in cells))
 
 
-def _row(cells: Cells, model: str, tasks: Sequence[str], lengths: Sequence[str]) -> list[str]:
+def _row(cells: Shares, model: str, tasks: Sequence[str], lengths: Sequence[str]) -> list[str]:
     """The model's mean over tasks at each length."""
     found = [[cells[k] for task in tasks if (k := (model, task, length)) in cells] for length in lengths]
     return [_mean(own) if len(own) == len(tasks) else "-" for own in found]
@@ -144,7 +144,7 @@ def _mean(cells: Sequence[Sequence[float]]) -> str:
     return interval(over_seeds(mean_of(cells)))
 
 
-def _alone(whole: Cells, single: Cells, lengths: Sequence[str]) -> str:
+def _alone(whole: Shares, single: Shares, lengths: Sequence[str]) -> str:
     rows = []
     for task in ordered(task for _, task, _ in single):
         for model in _models(single):
