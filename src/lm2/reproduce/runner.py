@@ -24,6 +24,9 @@ from lm2.settings import check_settings
 SIDE_BY_SIDE = 2
 LOOK_EVERY = 2.0
 """Seconds between looks at what is done."""
+PACE_OF = 3600
+"""Seconds whose pace the time left goes by: parts are faster or slower than expected, and by ten minutes' pace it was at
+times twice what it then took."""
 
 
 def run(config: ReproduceConfig) -> None:
@@ -101,7 +104,7 @@ def work(runs: Sequence[Run], console: Console) -> None:
     waiting = list(dict.fromkeys(part for part, _ in progress.left))
     configs = {run.name: run.config for run in runs}
     names = {part: NAMES[part.name] if len(runs) == 1 else f"{part.run} {NAMES[part.name]}" for part in waiting}
-    bar = TimeLeft(console, transient=True, speed_estimate_period=600)
+    bar = TimeLeft(console, transient=True, speed_estimate_period=PACE_OF)
     line = bar.add_task("starting", total=progress.total)
     with Processes() as processes, bar:
         while waiting or processes.running:
