@@ -25,8 +25,8 @@ SIDE_BY_SIDE = 2
 LOOK_EVERY = 2.0
 """Seconds between looks at what is done."""
 PACE_OF = 3600
-"""Seconds whose pace the time left goes by: parts are faster or slower than expected, and by ten minutes' pace it was at
-times twice what it then took."""
+"""Seconds whose pace the time left goes by: parts are faster or slower than expected, and by that of ten minutes it was
+at times twice what it then took."""
 
 
 def run(config: ReproduceConfig) -> None:
