@@ -27,7 +27,7 @@ from lm2.evaluation.prompts import prompt_parts
 from lm2.evaluation.runners.memory import StreamingRunner
 from lm2.evaluation.sentences import Background
 from lm2.evaluation.tokens import n_tokens
-from lm2.files import replacing
+from lm2.files import write_text
 
 CHARACTERS_PER_TOKEN = 4.4
 SAMPLES = 100
@@ -111,8 +111,7 @@ def main() -> None:
         f"the state has {found['state_bytes']:,} bytes"
     )
     if options.out is not None:
-        with replacing(options.out) as beside:
-            beside.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        write_text(options.out, json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

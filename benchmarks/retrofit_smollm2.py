@@ -17,7 +17,7 @@ import tyro
 
 from lm2.evaluation.canvas import new_figure, save
 from lm2.evaluation.statistics import t_interval
-from lm2.files import replacing, write_json
+from lm2.files import write_json, write_text
 
 PHASES = ("memory", "all")
 PAIRS = {"lm2": "control", "memory-only": "base"}
@@ -42,8 +42,7 @@ class Passages:
         for split in ("validation", "test"):
             with gzip.open(self.books / f"{split}.jsonl.gz", "rt", encoding="utf-8") as books:
                 lines += [json.dumps(passage) for line in books for passage in self.of(json.loads(line))]
-        with replacing(self.out) as beside:
-            beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(self.out, "\n".join(lines) + "\n")
         print(f"{len(lines)} passages in {self.out}")
 
     def of(self, book: dict[str, Any]) -> list[dict[str, str]]:

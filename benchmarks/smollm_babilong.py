@@ -39,7 +39,7 @@ from lm2.evaluation.engine import Asked, answers_folder, evaluate
 from lm2.evaluation.output import write_report
 from lm2.evaluation.report import REPORT_FILE, collect, save
 from lm2.evaluation.statistics import p_value
-from lm2.files import replacing
+from lm2.files import write_lines
 from lm2.gguf import base_config, load_base
 from lm2.recipes.findings import Findings
 from lm2.recipes.finetune import babilong_run
@@ -259,8 +259,7 @@ def note_piece(options: Options, minutes: float, done: bool) -> list[dict[str, A
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     piece = {"device": device(), "commit": environment()["commit"], "minutes": round(minutes, 2), "done": done}
     pieces = [*(json.loads(line) for line in lines if line.endswith("\n")), piece]
-    with replacing(path) as beside:
-        beside.write_text("".join(json.dumps(one) + "\n" for one in pieces), encoding="utf-8")
+    write_lines(path, pieces)
     return pieces
 
 

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,26 @@ def by_rows(values: Any, indent: str = "") -> str:
     return json.dumps(values)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8, as `replacing` does."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The values of a JSONL file; none if it is not there."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Write the values of a JSONL file, as `replacing` does."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def write_json(path: str | os.PathLike[str], values: Any) -> None:
     """Write JSON values, indented by two and with a line's end, as `replacing` does.
 
     Raises:
         OSError: the folder is missing or the disk is full; what was there stays.
     """
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=2) + "\n")

@@ -15,12 +15,13 @@ from lm2 import LM2ForCausalLM, processes
 from lm2.baselines import RMTForCausalLM
 from lm2.demo import evaluation, runner
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import read_answers, run_of, training_run
+from lm2.demo.contender import run_of, training_run
 from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
 from lm2.demo.recipe import BUILT_IN, CONTENDERS, recipe_of
 from lm2.demo.report import percent, show, wilson
 from lm2.demo.runner import Watch
+from lm2.files import read_lines
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_results_are_those_of_the_answers(options, results):
     assert len(results["accuracy"]) == 5 * len(CONTENDERS)
     for row in results["accuracy"]:
         asked = load_set(options.out, row["where"], row["segments"])
-        lines = read_answers(options.out / row["model"] / "answers.jsonl")
+        lines = read_lines(options.out / row["model"] / "answers.jsonl")
         given = next(li for li in lines if (li["where"], li["segments"]) == (row["where"], row["segments"]))["answers"]
         assert row["n"] == len(given) == len(asked) == 12
         assert row["correct"] == sum(a == b for a, b in zip(given, asked.answers, strict=True))
@@ -120,7 +121,7 @@ def test_the_saved_models_give_the_answers(options, monkeypatch):
     for name in CONTENDERS:
         kind = LM2ForCausalLM if name == "lm2" else RMTForCausalLM
         model = kind.from_pretrained(options.out / name / "model").eval()
-        given = read_answers(options.out / name / "answers.jsonl")[-1]["answers"]
+        given = read_lines(options.out / name / "answers.jsonl")[-1]["answers"]
         assert answer(model, ids, 32).tolist() == given
         assert (answer(model, last_segment(ids, 32), 32).tolist() == given) or name != "plain"
 
@@ -142,7 +143,7 @@ def test_a_run_goes_on_with_the_part_that_is_missing(options):
     changed = {name for name, at in times(options).items() if before[name] != at}
     assert changed == {"plain/answers.jsonl"}
     kept = [json.loads(line)["answers"] for line in lines]
-    assert [line["answers"] for line in read_answers(path)] == kept
+    assert [line["answers"] for line in read_lines(path)] == kept
 
 
 def test_other_settings_are_refused(options):

@@ -48,6 +48,6 @@ def test_questions_too_few_for_a_point_leave_a_picture_without_one(tmp_path, mon
     asked = EvaluationSet(np.zeros((4, 32)), np.arange(4), np.array([5, 9, 20, 30]), texts, texts, texts)
     monkeypatch.setattr(figure, "load_set", lambda *column: asked)
     answers = [{"where": "own", "segments": 1, "answers": [0, 0, 0, 0]}]
-    monkeypatch.setattr(figure, "read_answers", lambda path: answers)
+    monkeypatch.setattr(figure, "read_lines", lambda path: answers)
     figure.draw(options, {})
     assert (tmp_path / figure.FIGURE_FILE).read_bytes().startswith(b"\x89PNG")

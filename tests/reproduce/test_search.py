@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lm2.demo import contender
+from lm2.files import read_lines
 from lm2.reproduce import validation
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.sizes import CONTENDERS, FULL, recipe_of, search_steps, validation_steps
@@ -20,7 +21,7 @@ def test_a_training_goes_on_where_its_search_stopped(finished, name):
     config, sizes, _ = finished
     (rate,) = sizes.rates
     begun, whole = (
-        validation.read(folder / validation.VALIDATION_FILE)
+        read_lines(folder / validation.VALIDATION_FILE)
         for folder in (config.search_folder(name, rate), config.out / name)
     )
     every = validation_steps(sizes, name)
@@ -61,7 +62,7 @@ def test_seconds_are_those_of_the_steps_also_after_a_kill_between_validations(fi
     with pytest.raises(Ended):
         go_on(every + 1)
     go_on(steps)
-    lines = validation.read(tmp_path / "rmt" / validation.VALIDATION_FILE)
+    lines = read_lines(tmp_path / "rmt" / validation.VALIDATION_FILE)
     assert lines[-1]["step"] == steps
     assert all(line["seconds"] == line["step"] for line in lines)
 

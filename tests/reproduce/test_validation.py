@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lm2.files import read_lines
 from lm2.reproduce import validation
 from lm2.reproduce.sizes import SMOKE
-from lm2.reproduce.validation import Validator, at_seconds, held_out, read, validate
+from lm2.reproduce.validation import Validator, at_seconds, held_out, validate
 from tests.reproduce.test_rows import ROWS, TOKENIZER
 
 
@@ -28,7 +29,7 @@ def test_a_step_that_is_done_again_has_one_line_and_validation_takes_no_time(tmp
     again = Validator(first.ids_NL, first.answer_N, tmp_path)
     again.start()
     again(model, 4)
-    assert [(line["step"], line["seconds"]) for line in read(first.path)] == [(2, 10.0), (4, 17.0)]
+    assert [(line["step"], line["seconds"]) for line in read_lines(first.path)] == [(2, 10.0), (4, 17.0)]
     assert at_seconds(tmp_path, 10.0)["step"] == 2
     assert at_seconds(tmp_path, 9.9) is None
 

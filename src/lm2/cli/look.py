@@ -45,7 +45,7 @@ def run(options: Options) -> None:
     from lm2.cli.reading import read_input, read_text
     from lm2.data.sources import checked
     from lm2.evaluation.canvas import new_figure
-    from lm2.files import replacing, write_json
+    from lm2.files import write_json, write_text
     from lm2.progress import TimeLeft
 
     new_figure(1, 1)  # without matplotlib or a folder all the reading would be for nothing
@@ -68,8 +68,7 @@ def run(options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     files = [options.out / f"look.{kind}" for kind in ("html", "png", "json")]
     figure.draw(found, files[1])
-    with replacing(files[0]) as beside:
-        beside.write_text(page.page(found, options.model.name, files[1].read_bytes()), encoding="utf-8")
+    write_text(files[0], page.page(found, options.model.name, files[1].read_bytes()))
     write_json(files[2], {"model": str(options.model.name), **report.record(found)})
     console = Console()
     report.show(found, console)

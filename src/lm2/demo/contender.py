@@ -4,7 +4,6 @@ Small matrices do not get faster with more threads, so each model has one thread
 The model is trained (from its last checkpoint), saved, and asked; what is done already is not done again.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
 from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, contender, kind_at, new_backbone, recipe_of, stages
 from lm2.demo.rows import RowMaker, Rows, make_batch
-from lm2.files import replacing
+from lm2.files import read_lines, write_lines
 from lm2.processes import child_exit
 from lm2.settings import saved_options
 from lm2.training import RunConfig
@@ -112,7 +111,7 @@ def train_one(options: DemoConfig, name: str) -> None:
 def ask(options: DemoConfig, name: str) -> None:
     """Answer the evaluation sets that have no answers yet, one line of `answers.jsonl` each."""
     path, recipe = options.out / name / ANSWERS_FILE, recipe_of(options)
-    lines = read_answers(path)
+    lines = read_lines(path)
     done = {(line["where"], line["segments"]) for line in lines}
     missing = [column for column in options.columns() if column not in done]
     if not missing:
@@ -127,13 +126,7 @@ def ask(options: DemoConfig, name: str) -> None:
         answers = answer(model, ids_NL, recipe.segment_length).tolist()
         seconds = round(time.perf_counter() - began, 2)
         lines.append({"where": where, "segments": segments, "answers": answers, "seconds": seconds})
-        with replacing(path) as beside:
-            beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def read_answers(path: Path) -> list[dict]:
-    """The lines of `answers.jsonl`; none if there is no file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        write_lines(path, lines)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import ANSWERS_FILE, read_answers
+from lm2.demo.contender import ANSWERS_FILE
 from lm2.demo.material import load_set
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
 from lm2.evaluation.statistics import wilson
-from lm2.files import replacing
+from lm2.files import read_lines, replacing
 
 FIGURE_FILE = "accuracy.png"
 FEWEST = 10
@@ -47,7 +47,7 @@ def draw(options: DemoConfig, results: dict[str, Any]) -> None:
     axes = figure.add_subplot()
     axes.axvspan(T, T * max(_trained_segments(options)), color="0.93", lw=0)
     for name in CONTENDERS:
-        answers = {(line["where"], line["segments"]): line for line in read_answers(options.out / name / ANSWERS_FILE)}
+        answers = {(line["where"], line["segments"]): line for line in read_lines(options.out / name / ANSWERS_FILE)}
         right = np.concatenate(
             [np.array(answers[c]["answers"]) == asked.answers for c, asked in zip(options.columns(), sets, strict=True)]
         )

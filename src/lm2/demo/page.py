@@ -6,15 +6,14 @@ from lm2.demo.config import DemoConfig
 from lm2.demo.figure import FIGURE_FILE
 from lm2.demo.recipe import CONTENDERS, NAMES
 from lm2.demo.report import TITLES, percent
-from lm2.files import replacing
+from lm2.files import write_text
 
 PAGE_FILE = "results.md"
 
 
 def save_page(options: DemoConfig, results: dict[str, Any]) -> None:
     """Write results.md."""
-    with replacing(options.out / PAGE_FILE) as beside:
-        beside.write_text(page(results), encoding="utf-8")
+    write_text(options.out / PAGE_FILE, page(results))
 
 
 def page(results: dict[str, Any]) -> str:

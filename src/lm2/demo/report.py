@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import ANSWERS_FILE, read_answers
+from lm2.demo.contender import ANSWERS_FILE
 from lm2.demo.material import EvaluationSet, load_set, load_tokenizer
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
 from lm2.environment import environment
 from lm2.evaluation.statistics import wilson
-from lm2.files import write_json
+from lm2.files import read_lines, write_json
 from lm2.settings import published_settings
 from lm2.training.folder import TRAINING_FILE
 
@@ -43,7 +43,7 @@ def collect(options: DemoConfig) -> dict[str, Any]:
 
 
 def _answers_of(options: DemoConfig, name: str) -> dict[tuple[str, int], dict[str, Any]]:
-    return {(line["where"], line["segments"]): line for line in read_answers(options.out / name / ANSWERS_FILE)}
+    return {(line["where"], line["segments"]): line for line in read_lines(options.out / name / ANSWERS_FILE)}
 
 
 def _row(name: str, where: str, segments: int, asked: EvaluationSet, answers: list[int], T: int) -> dict[str, Any]:

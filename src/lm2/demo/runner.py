@@ -12,12 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import ANSWERS_FILE, read_answers
+from lm2.demo.contender import ANSWERS_FILE
 from lm2.demo.figure import FIGURE_FILE, draw
 from lm2.demo.material import prepare_evaluation, prepare_training, sources_of
 from lm2.demo.page import PAGE_FILE, save_page
 from lm2.demo.recipe import CONTENDERS, NAMES, Recipe, recipe_of
 from lm2.demo.report import RESULTS_FILE, collect, save, show
+from lm2.files import read_lines
 from lm2.held import held
 from lm2.processes import Processes, usable_processors
 from lm2.progress import TimeLeft
@@ -151,7 +152,7 @@ class Watch:
         """Whether a model is trained and, but for the base, has answered everything."""
         folder = self.options.out / name
         asked = 0 if name == "base" else len(self.options.columns())
-        return (folder / "model").exists() and len(read_answers(folder / ANSWERS_FILE)) == asked
+        return (folder / "model").exists() and len(read_lines(folder / ANSWERS_FILE)) == asked
 
     def progress(self, name: str) -> tuple[float, str]:
         """The share of a model's work that is done, and in words what it is at."""
@@ -163,6 +164,6 @@ class Watch:
             step = steps_done(folder)
             share = step / self.steps[name] * training / (training + asking)
             return share, f"training {step}/{self.steps[name]}"
-        lines = read_answers(folder / ANSWERS_FILE)
+        lines = read_lines(folder / ANSWERS_FILE)
         segments = sum(self.options.questions_at(line["segments"]) * line["segments"] for line in lines)
         return (training + asking * segments / self.segments) / (training + asking), "answering"

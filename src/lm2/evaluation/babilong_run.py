@@ -9,7 +9,7 @@ from lm2.evaluation.engine import evaluate
 from lm2.evaluation.figure import draw_curves, draw_heat_map
 from lm2.evaluation.page import markdown, published
 from lm2.evaluation.report import REPORT_FILE, collect, save
-from lm2.files import replacing
+from lm2.files import write_text
 from lm2.processes import is_first
 
 PAGE_FILE, HEAT_MAP_FILE, CURVES_FILE = "report.md", "heatmap.png", "curves.png"
@@ -32,8 +32,7 @@ def run(config: BabilongConfig) -> None:
     report = collect(config, source.description, asked)
     page = markdown(report, published(report) if config.anchors else ())
     save(report, config.out / REPORT_FILE)
-    with replacing(config.out / PAGE_FILE) as beside:
-        beside.write_text(page, encoding="utf-8")
+    write_text(config.out / PAGE_FILE, page)
     draw_heat_map(report, config.out / HEAT_MAP_FILE)
     draw_curves(report, config.out / CURVES_FILE)
     console = Console()

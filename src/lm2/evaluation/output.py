@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from lm2.files import replacing, write_json
+from lm2.files import write_json, write_text
 
 
 def write_report(folder: Path, name: str, report: dict[str, Any], page: str) -> None:
     """Write both files into `folder`."""
     write_json(folder / f"{name}.json", report)
-    with replacing(folder / f"{name}.md") as beside:
-        beside.write_text(page, encoding="utf-8")
+    write_text(folder / f"{name}.md", page)

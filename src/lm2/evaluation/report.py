@@ -17,7 +17,7 @@ from lm2.evaluation.engine import Asked
 from lm2.evaluation.scoring import RULES, is_right
 from lm2.evaluation.statistics import wilson
 from lm2.evaluation.tokens import n_tokens
-from lm2.files import by_rows, replacing
+from lm2.files import by_rows, write_text
 
 KIND = "lm2 eval babilong"
 SCHEMA = 1
@@ -184,8 +184,7 @@ def ordered(values: Iterable[str]) -> list[str]:
 
 def save(report: dict[str, Any], path: Path) -> None:
     """Write the JSON file, one cell a line."""
-    with replacing(path) as beside:
-        beside.write_text(by_rows(report) + "\n", encoding="utf-8")
+    write_text(path, by_rows(report) + "\n")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import interval, table
 from lm2.evaluation.report import ordered
 from lm2.evaluation.statistics import t_interval
-from lm2.files import by_rows, replacing
+from lm2.files import by_rows, write_text
 from lm2.reproduce.full import FOLDER, Shares, curves_of, mean_of, over_seeds
 from lm2.reproduce.page import CURVES_FILE, PAGE_FILE, RESULTS_FILE, published_rows
 from lm2.reproduce.results import SHOWN
@@ -23,8 +23,7 @@ def save(out: Path, found: dict[str, Any]) -> list[Path]:
     folder = out / FOLDER
     texts = {PAGE_FILE: page(found), RESULTS_FILE: by_rows(found) + "\n"}
     for name, text in texts.items():
-        with replacing(folder / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     draw_curves(curves_of(cells_of(found, _sets(found)[0])), folder / CURVES_FILE)
     return [folder / name for name in (*texts, CURVES_FILE)]
 

@@ -12,7 +12,7 @@ from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import Published, interval, markdown, percent, published, table
 from lm2.evaluation.report import CONSTANT, ordered
 from lm2.evaluation.statistics import p_value
-from lm2.files import by_rows, replacing
+from lm2.files import by_rows, write_text
 from lm2.reproduce.config import ReproduceConfig
 from lm2.reproduce.results import SHOWN, Report, main_cells
 from lm2.reproduce.sizes import NAMES, Sizes
@@ -41,8 +41,7 @@ def save(config: ReproduceConfig, sizes: Sizes, found: dict[str, Any]) -> list[P
     for rule in RULES:
         texts[f"babilong_{rule}.md"] = markdown(reports[rule], _anchors(reports[rule]))
     for name, text in texts.items():
-        with replacing(config.out / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_text(config.out / name, text)
     pictures = {CURVES_FILE: _curves(reports["official"])}
     if "qa1" in sizes.main.tasks:
         pictures[QA1_FILE] = _curves(qa1_of(reports["official"]), qa1_of(reports["far"]))

@@ -11,6 +11,7 @@ from lm2.evaluation.controls import MAIN
 from lm2.evaluation.engine import Asked
 from lm2.evaluation.report import collect as report_of
 from lm2.evaluation.report import save
+from lm2.files import read_lines
 from lm2.reproduce import asking, material, validation
 from lm2.reproduce.claims import Measured, claims
 from lm2.reproduce.config import ReproduceConfig
@@ -115,7 +116,7 @@ def training_of(config: ReproduceConfig, sizes: Sizes, name: str) -> dict[str, A
     if name == "base":
         return facts
     search = {f"{rate:g}": validation.last(config.search_folder(name, rate)) for rate in sizes.rates}
-    curve = validation.read(config.out / name / validation.VALIDATION_FILE)
+    curve = read_lines(config.out / name / validation.VALIDATION_FILE)
     return {
         **facts,
         "rate": chosen_rate(config, sizes, name),

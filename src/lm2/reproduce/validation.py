@@ -4,7 +4,6 @@ A line of `validation.jsonl` has the step, the processor seconds that training h
 close the rows the share that is right and the mean loss.
 """
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm2.files import replacing
+from lm2.files import read_lines, write_lines
 from lm2.reproduce.rows import JointRows
 from lm2.reproduce.sizes import Sizes
 
@@ -51,12 +50,10 @@ class Validator:
     def __call__(self, model: Any, step: int) -> Mapping[str, float]:
         assert self._began is not None, "start() before training"
         took = time.process_time() - self._began
-        before = [line for line in read(self.path) if line["step"] < step]
+        before = [line for line in read_lines(self.path) if line["step"] < step]
         found = validate(model, self.ids_NL, self.answer_N)
         line = {"step": step, "seconds": round((before[-1]["seconds"] if before else 0.0) + took, 2), **found}
-        text = "".join(json.dumps(one) + "\n" for one in [*before, line])
-        with replacing(self.path) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_lines(self.path, [*before, line])
         self._began = time.process_time()
         return found
 
@@ -70,17 +67,12 @@ def validate(model: Callable[..., Any], ids_NL: Tensor, answer_N: Tensor) -> dic
     return {"accuracy": right_N.float().mean().item(), "loss": F.cross_entropy(logits_NV, answer_N).item()}
 
 
-def read(path: Path) -> list[dict[str, float]]:
-    """The lines of a validation file; none if it is not there."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def last(folder: Path) -> dict[str, float]:
     """How a finished training ended."""
-    return read(folder / VALIDATION_FILE)[-1]
+    return read_lines(folder / VALIDATION_FILE)[-1]
 
 
 def at_seconds(folder: Path, seconds: float) -> dict[str, float] | None:
     """The last validation of a training that had not yet taken longer; None if the first came later."""
-    lines = [line for line in read(folder / VALIDATION_FILE) if line["seconds"] <= seconds]
+    lines = [line for line in read_lines(folder / VALIDATION_FILE) if line["seconds"] <= seconds]
     return lines[-1] if lines else None

@@ -13,7 +13,7 @@ import transformers
 
 from lm2.environment import commit, git
 from lm2.evaluation.statistics import t_interval, wilson
-from lm2.files import replacing
+from lm2.files import write_text
 from lm2.study.config import BASE, Job, Sizes, StudyConfig, describe
 from lm2.study.job import read_result
 from lm2.study.statistics import hazard
@@ -48,8 +48,7 @@ def cell(counts: Sequence[tuple[int, int]]) -> Cell:
 def write_table(config: StudyConfig, jobs: list[Job]) -> None:
     """Write the Markdown page, whole or not at all."""
     config.table.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(config.table) as beside:
-        beside.write_text(page(config, jobs), encoding="utf-8")
+    write_text(config.table, page(config, jobs))
 
 
 def page(config: StudyConfig, jobs: list[Job]) -> str:

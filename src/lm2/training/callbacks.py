@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from transformers import TrainerCallback
 
-from lm2.files import append_line, replacing
+from lm2.files import append_line, write_text
 from lm2.progress import TimeLeft
 from lm2.training.trackers import draw
 from lm2.training.watching import watch
@@ -45,8 +45,7 @@ def keep_lines_until(path: Path, step: int) -> None:
     """Keep the lines of a JSONL log up to a step; an unfinished last line goes too."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() and step > 0 else []
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    with replacing(path) as beside:
-        beside.write_text("".join(kept), encoding="utf-8")
+    write_text(path, "".join(kept))
 
 
 class ShowProgress(TrainerCallback):
