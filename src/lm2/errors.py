@@ -29,7 +29,17 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         text = _REMEDIES.get(error.errno, error.strerror or str(error))
         return f"{error.filename}: {text}" if error.filename is not None else text
+    return in_a_line(error)
+
+
+def in_a_line(error: BaseException) -> str:
+    """All that an error says, in one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def each_once(option: str, values: Iterable[object]) -> None:

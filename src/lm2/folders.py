@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lm2.configuration import BASE_MODEL_TYPES
+from lm2.errors import in_a_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -54,10 +55,9 @@ def read_tokenizer(place: Any, name: str, **options: Any) -> Any:
     try:
         found = AutoTokenizer.from_pretrained(place, **options)
     except Exception as error:  # what the loader raises differs by format and version
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"no tokenizer could be read from {name} ({reason}): give a folder saved with save_pretrained, a GGUF "
-            "file or a hub name such as 'HuggingFaceTB/SmolLM2-135M'"
+            f"no tokenizer could be read from {name} ({in_a_line(error)[:200]}): give a folder saved with "
+            "save_pretrained, a GGUF file or a hub name such as 'HuggingFaceTB/SmolLM2-135M'"
         ) from None
     assert found is not None
     return found
@@ -113,11 +113,13 @@ def read_whole(kind: Any, place: Any, name: str, **options: Any) -> Any:
     except SafetensorError as error:
         raise ValueError(f"{name} has damaged or incomplete weights ({error}): save or fetch it again") from error
     except StrictDataclassError as error:  # Hugging Face's own class is not a ValueError
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name} has values that do not fit in its config.json ({reason}): mend them") from error
+        raise ValueError(
+            f"{name} has values that do not fit in its config.json ({in_a_line(error)}): mend them"
+        ) from error
     except ImportError as error:  # what Hugging Face raises for weights that are quantised
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name} cannot be read here ({reason}): take the same model with float weights") from error
+        raise ValueError(
+            f"{name} cannot be read here ({in_a_line(error)}): take the same model with float weights"
+        ) from error
     if other := sorted(found["mismatched_keys"]):
         key, stored, asked = other[0]
         raise ValueError(

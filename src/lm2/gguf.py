@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from lm2.configuration import BASE_MODEL_TYPES
+from lm2.errors import first_line
 from lm2.folders import beside, check_vocabulary, has_tokenizer, model_type_of, read_tokenizer, read_whole
 
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -83,7 +84,7 @@ def base_config(base: str | Path, offline: bool = False) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(**place)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(
-            f"{str(base)!r} cannot be read as a model ({_first_line(error)}): give a Hugging Face folder, a GGUF file "
+            f"{str(base)!r} cannot be read as a model ({first_line(error)}): give a Hugging Face folder, a GGUF file "
             "or a hub name such as 'HuggingFaceTB/SmolLM2-135M-Instruct'"
         ) from error
     check_family(config.model_type)
@@ -97,7 +98,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None = None) -> Base:
         options: dict[str, Any] = {"dtype": dtype or "auto", "local_files_only": True, "use_safetensors": True}
         model = read_whole(AutoModelForCausalLM, folder, repr(str(folder)), **options)
     except OSError as error:
-        raise ValueError(f"{str(folder)!r} cannot be read as a model: {_first_line(error)}") from error
+        raise ValueError(f"{str(folder)!r} cannot be read as a model: {first_line(error)}") from error
     return model, read_tokenizer(folder, repr(str(folder)), local_files_only=True) if has_tokenizer(folder) else None
 
 
@@ -110,7 +111,7 @@ def load_hub(name: str, dtype: torch.dtype | None = None) -> Base:
     except OSError as error:
         raise ValueError(
             f"{name!r} is no local folder or file and could not be fetched from the Hugging Face hub: check the name "
-            f"and the network, or give a local folder or GGUF file ({_first_line(error)}){beside(name)}"
+            f"and the network, or give a local folder or GGUF file ({first_line(error)}){beside(name)}"
         ) from error
 
 
@@ -127,7 +128,7 @@ def load_gguf(path: Path) -> Base:
         model = read_whole(AutoModelForCausalLM, path.parent, repr(str(path)), **options)
         tokenizer = read_tokenizer(path.parent, repr(str(path)), **options) if brings_tokenizer else None
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as a model: {_first_line(error)}") from error
+        raise ValueError(f"{str(path)!r} cannot be read as a model: {first_line(error)}") from error
     del model.config.quantization_config  # it describes the file; the weights in memory are plain float32
     return model, tokenizer
 
@@ -164,7 +165,7 @@ def check_gguf(path: Path) -> bool:
     except (ValueError, KeyError, IndexError, OverflowError, TypeError, struct.error) as error:
         raise ValueError(
             f"{str(path)!r} is damaged or cut short ({path.stat().st_size:,} bytes): download it again "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     if architecture not in GGUF_ARCHITECTURES:
         raise ValueError(
@@ -197,8 +198,3 @@ def _scales(reader: Any, architecture: str) -> bool:
 def _could_be_hub_name(base: str) -> bool:
     """Whether the text can be `name` or `owner/name` on the hub, rather than a mistyped path."""
     return base.count("/") <= 1 and not base.startswith((".", "/", "~")) and not base.endswith((".gguf", "/"))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lm2.data.sources import Part, text_of
+from lm2.errors import in_a_line
 
 UNKNOWN_SIZE = 256 << 20
 """Bytes that the progress bar takes a part for when the hub does not say."""
@@ -41,7 +42,9 @@ class HubPart:
         except ValueError:
             raise
         except Exception as error:  # what the network, the file system and the file formats raise differs by version
-            raise ValueError(f"{where} stopped ({_reason(error)}): give the same command again to go on") from error
+            raise ValueError(
+                f"{where} stopped ({in_a_line(error)[:200]}): give the same command again to go on"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,6 @@ class HubSource:
 
     def _unreachable(self, error: Exception) -> ValueError:
         return ValueError(
-            f"{self.place} could not be opened ({_reason(error)}): check its name, subset, split and the network, or "
-            "give a folder with its files"
+            f"{self.place} could not be opened ({in_a_line(error)[:200]}): check its name, subset, split and the "
+            "network, or give a folder with its files"
         )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

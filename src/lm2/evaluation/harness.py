@@ -32,6 +32,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.baselines.segments import SegmentedForCausalLM
+from lm2.errors import in_a_line
 from lm2.evaluation.runners.attention import max_positions, reads_in_parts
 from lm2.evaluation.runners.decoding import shared_start
 
@@ -161,8 +162,7 @@ def load_tasks(manager: TaskManager, names: Sequence[str], changes: Sequence[dic
         with quiet():  # only as members of a group can registered tasks be changed
             tasks = manager.load([{"group": "lm2", "task": members}])["tasks"]
     except (OSError, RuntimeError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"the data of {', '.join(names[:3])} cannot be loaded ({reason})") from error
+        raise ValueError(f"the data of {', '.join(names[:3])} cannot be loaded ({in_a_line(error)[:300]})") from error
     return [tasks[name] for name in names]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lm2.errors import in_a_line
 from lm2.evaluation.babilong import Sample
 from lm2.evaluation.sample_files import json_objects, stored_sample
 from lm2.evaluation.sets import check_task
@@ -80,8 +81,7 @@ class HubBabilong:
                 raise ValueError(
                     f"{self.repository} has no {name}: not every task was released at every length, choose another."
                 ) from None
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(
-                f"{name} of {self.repository} was not fetched whole ({reason}): run again to go on where it stopped, "
-                "give a folder with the files, or let samples be made from the bAbI files and books."
+                f"{name} of {self.repository} was not fetched whole ({in_a_line(error)[:200]}): run again to go on "
+                "where it stopped, give a folder with the files, or let samples be made from the bAbI files and books."
             ) from None

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from lm2.errors import first_line
 from lm2.evaluation.config import Dtype
 from lm2.folders import (
     beside,
@@ -247,8 +248,7 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--device {device}: {reason}: give cpu, or cuda:0 where there is a GPU") from error
+        raise ValueError(f"--device {device}: {first_line(error)}: give cpu, or cuda:0 where there is a GPU") from error
 
 
 def _read(source: str, dtype: Any) -> tuple[Any, Any]:
@@ -275,8 +275,9 @@ def _read(source: str, dtype: Any) -> tuple[Any, Any]:
     except (OSError, ValueError) as error:
         elsewhere = f"check the name and the network, or give a local folder{beside(source)}"
         remedy = "save it again" if local else elsewhere
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{source} cannot be read as a causal language model ({reason}): {remedy}") from error
+        raise ValueError(
+            f"{source} cannot be read as a causal language model ({first_line(error)}): {remedy}"
+        ) from error
     has_one = not local or has_tokenizer(path)
     return model, read_tokenizer(place, source, local_files_only=local) if has_one else None
 
