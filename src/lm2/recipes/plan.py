@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
 
 import lm2.baselines  # noqa: F401  registers RMT and ARMT, as `import lm2` does LM2
 from lm2.configuration import LM2Config
@@ -23,7 +22,7 @@ from lm2.recipes.findings import Findings
 from lm2.recipes.parts import Part, merged, only_trained
 from lm2.retrofit import save_folder
 from lm2.training import RunConfig, train
-from lm2.training.trainer import check_same_run
+from lm2.training.trainer import check_same_run, last_checkpoint
 
 PLAN_FILE, MODEL_FOLDER = "recipe.json", "model"
 
@@ -95,7 +94,7 @@ def one_phase(
 
 def last_model(folder: Path) -> PreTrainedModel:
     """The model of the last checkpoint in a phase's folder, in float32."""
-    checkpoint = _last(folder)
+    checkpoint = last_checkpoint(folder)
     if checkpoint is None:
         raise ValueError(f"{folder} holds 0 checkpoints: the phase before has to be done first")
     return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
@@ -116,7 +115,7 @@ def carry_out(plan: Plan, stop_at: float | None = None) -> Path | None:
     out: Path = plan.options.out
     _check_same_phases(plan)
     for run in plan.phases.values():
-        if (checkpoint := _last(run.output_dir)) is not None:
+        if (checkpoint := last_checkpoint(run.output_dir)) is not None:
             check_same_run(checkpoint, run)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / PLAN_FILE, plan.describe())
@@ -138,7 +137,7 @@ def _check_same_phases(plan: Plan) -> None:
     out, names = plan.options.out, list(plan.phases)
     if (out / PLAN_FILE).is_file():
         before = list(json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))["phases"])
-        if before != names[: len(before)] and any(_last(out / name) is not None for name in before):
+        if before != names[: len(before)] and any(last_checkpoint(out / name) is not None for name in before):
             raise ValueError(
                 f"{out} belongs to another run, of the phases {', '.join(before)}, and this one has {', '.join(names)}"
                 ": use the same settings, or another out"
@@ -152,14 +151,9 @@ def _check_same_phases(plan: Plan) -> None:
 
 
 def _is_done(run: RunConfig) -> bool:
-    return _last(run.output_dir) == run.output_dir / f"checkpoint-{run.steps}"
-
-
-def _last(folder: Path) -> Path | None:
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return None if checkpoint is None else Path(checkpoint)
+    return last_checkpoint(run.output_dir) == run.output_dir / f"checkpoint-{run.steps}"
 
 
 def _finished(run: RunConfig) -> PreTrainedModel:
     adapted = isinstance(run.model, ModelOf) and run.model.trains == "lora"
-    return merged(run.model(), str(_last(run.output_dir))) if adapted else last_model(run.output_dir)
+    return merged(run.model(), str(last_checkpoint(run.output_dir))) if adapted else last_model(run.output_dir)

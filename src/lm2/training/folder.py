@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
 
 from lm2.environment import environment
 from lm2.files import write_json
 from lm2.training.config import RunConfig
-from lm2.training.trainer import LOG_FILE, train
+from lm2.training.trainer import LOG_FILE, last_checkpoint, train
 
 MODEL_FOLDER, TRAINING_FILE = "model", "training.json"
 
@@ -61,10 +60,9 @@ def begin_with(other: Path, folder: Path) -> None:
     """
     if any(folder.glob("checkpoint-*")):
         return
-    last = get_last_checkpoint(str(other)) if other.is_dir() else None
-    if last is None:
+    checkpoint = last_checkpoint(other)
+    if checkpoint is None:
         raise ValueError(f"{other} has no checkpoint to begin with: train there first")
-    checkpoint = Path(last)
     folder.mkdir(parents=True, exist_ok=True)
     for path in other.glob("*.jsonl"):
         shutil.copy(path, folder)

@@ -78,21 +78,25 @@ def train(
 
 
 def _train(run: RunConfig, resume: bool, stop_at: float | None, stop_after: int | None) -> LM2Trainer:
-    checkpoint = get_last_checkpoint(str(run.output_dir)) if run.output_dir.is_dir() else None
+    checkpoint = last_checkpoint(run.output_dir)
     if checkpoint is not None and not resume:
-        raise ValueError(
-            f"{run.output_dir} already holds {Path(checkpoint).name}: resume it, or choose another output_dir."
-        )
+        raise ValueError(f"{run.output_dir} already holds {checkpoint.name}: resume it, or choose another output_dir.")
     if checkpoint is not None:
-        check_same_run(Path(checkpoint), run)
+        check_same_run(checkpoint, run)
     torch.manual_seed(run.seed)
     trainer = LM2Trainer(run, run.model())
     if stop_at is not None:
         trainer.add_callback(Stop(lambda step: step % run.log_every == 0 and trainer.is_past(stop_at)))
     if stop_after is not None:
         trainer.add_callback(Stop(lambda step: step >= stop_after))
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return trainer
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint in a run's folder; None if there is none."""
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return None if found is None else Path(found)
 
 
 class LM2Trainer(Trainer):
@@ -360,7 +364,7 @@ def check_same_run(checkpoint: Path, run: RunConfig) -> None:
     path = checkpoint / RUN_FILE
     if not path.exists():
         raise ValueError(f"{checkpoint} has no {RUN_FILE}, so it is not a checkpoint of this trainer: remove it.")
-    changed = differences(json.loads(path.read_text(encoding="utf-8"))["run"], _jsonable(run.describe()))
+    changed = differences(json.loads(path.read_text(encoding="utf-8"))["run"], json.loads(json.dumps(run.describe())))
     if changed:
         raise ValueError(
             f"{checkpoint} belongs to another run ({'; '.join(changed)}): use the same settings, or another output_dir."
@@ -383,8 +387,3 @@ def _run_record(run: RunConfig) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     versions["transformers"] = transformers.__version__
     return {"run": run.describe(), "versions": versions}
-
-
-def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
-    """As it reads back from a file."""
-    return json.loads(json.dumps(values))
