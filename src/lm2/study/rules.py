@@ -9,7 +9,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lm2.configuration import LM2Config
 from lm2.memory import OFFER_EPS, LM2Memory
@@ -92,10 +91,8 @@ class NoClip(Rule):
     def update(
         self, bank_RND: Tensor, norm_RND: Tensor, start_ND: Tensor, mass_RND: Tensor, offer_RND: Tensor
     ) -> Tensor:
-        both = torch.cat([offer_RND, norm_RND], -1)
-        forget_RND = (mass_RND * F.logsigmoid(self.forget_gate(both))).exp()
-        input_RND = mass_RND * self.input_gate(both).sigmoid()
-        return forget_RND * bank_RND + (1 - forget_RND) * start_ND + input_RND * offer_RND.tanh()
+        kept_RND, restored_RND, added_RND = self.parts(bank_RND, norm_RND, start_ND, mass_RND, offer_RND)
+        return kept_RND + restored_RND + added_RND
 
 
 class NoMass(Rule):

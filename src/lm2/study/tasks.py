@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lm2.data.babi import Question
+from lm2.data.babilong import take_background
 from lm2.data.background import GeneratedSentences
 from lm2.data.pool import TokenPool
 from lm2.data.rows import IGNORED, Encoder, TrainingRows, evaluation_samples
@@ -172,7 +173,7 @@ class StoryTask(Task):
 
     def noise(self, rows: int, segments: int, rng: np.random.Generator) -> Tensor:
         length = segments * self.segment_length
-        return torch.from_numpy(np.stack([_text(self.pool, length, rng) for _ in range(rows)]))
+        return torch.from_numpy(np.stack([take_background(self.pool.sentences(rng), length)[0] for _ in range(rows)]))
 
     def _move_row(self, kind: str, segments: int, rng: np.random.Generator) -> Row:
         ids, labels = self.moves.row(kind, segments, random.Random(int(rng.integers(2**63))))
@@ -265,17 +266,6 @@ def _story(task: str, rng: np.random.Generator, n_facts: int) -> tuple[list[str]
         drawn = [question for _ in range(4) if (question := world.question()) is not None]
         if drawn:
             return world.facts, list({question.text: question for question in drawn}.values())
-
-
-def _text(pool: TokenPool, length: int, rng: np.random.Generator) -> np.ndarray:
-    pieces: list[np.ndarray] = []
-    size = 0
-    for piece in pool.sentences(rng):
-        pieces.append(piece)
-        size += len(piece)
-        if size >= length:
-            break
-    return np.concatenate(pieces)[:length].astype(np.int64)
 
 
 @cache

@@ -5,7 +5,6 @@ A run with a result is not started again, except one that crashed, which is trie
 
 import json
 import time
-from pathlib import Path
 
 from rich.console import Console
 
@@ -15,6 +14,7 @@ from lm2.progress import TimeLeft
 from lm2.study.config import BASE, Job, StudyConfig, plan
 from lm2.study.job import read_result, write_result
 from lm2.study.report import write_table
+from lm2.training.folder import steps_done
 
 JOB_MODULE = "lm2.study.job"
 POLL_SECONDS = 0.5
@@ -60,7 +60,7 @@ class Progress:
 
     def look(self, job: Job) -> None:
         """Count the steps that a running job has logged."""
-        self._count(job, min(_logged_step(job.folder / "training" / "log.jsonl"), _steps(job)))
+        self._count(job, min(steps_done(job.folder / "training"), _steps(job)))
 
     def finish(self, job: Job) -> None:
         """Count all of a job's steps and say how it ended."""
@@ -131,12 +131,3 @@ def _note_crash(job: Job, message: str, seconds: float) -> None:
 
 def _steps(job: Job) -> int:
     return job.base_steps if job.variant == BASE else job.steps
-
-
-def _logged_step(path: Path) -> int:
-    """The last whole line's step, 0 without one."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return next((json.loads(line)["step"] for line in reversed(lines) if line.endswith("\n")), 0)
-    except FileNotFoundError:
-        return 0
