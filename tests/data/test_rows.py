@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm2.data.babi import Question, Story, read_stories, samples
-from lm2.data.rows import IGNORED, TrainingRows, _chosen, _draw_where, evaluation_samples
+from lm2.data.rows import IGNORED, TrainingRows, _draw_where, chosen, evaluation_samples
 from lm2.data.solver import solve
 from lm2.data.world import TASKS as SIMULATED
 from lm2.data.world import simulate_dense
@@ -78,10 +78,10 @@ def test_a_row_has_room_for_the_question_before_it(tokenizer, pool):
 @given(facts=st.integers(1, 12), n=st.integers(1, 12), seed=st.integers(0, 99))
 def test_questions_are_chosen_once_each_in_order_and_the_last_one_always(facts, n, seed):
     asked = tuple((at, Question(f"Where is {at}?", "here", (0,))) for at in range(1, facts + 1))
-    chosen = _chosen(Story(("It rains.",) * facts, asked), n, np.random.default_rng(seed))
-    assert [at for at, _ in chosen] == sorted({at for at, _ in chosen})
-    assert len(chosen) == min(n, facts)
-    assert chosen[-1] == asked[-1]
+    found = chosen(Story(("It rains.",) * facts, asked), n, np.random.default_rng(seed))
+    assert [at for at, _ in found] == sorted({at for at, _ in found})
+    assert len(found) == min(n, facts)
+    assert found[-1] == asked[-1]
 
 
 def test_without_background_questions_are_as_rare_as_asked_for(tokenizer):

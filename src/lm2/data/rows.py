@@ -128,7 +128,7 @@ class TrainingRows:
         story = self._story(rng)
         budget, last = int(self.fact_density * (n_tokens - len(self._encode.opening))), 0
         items, opening = [], self._encode.opening
-        for event in _events(story, _chosen(story, self.questions, rng)):
+        for event in events(story, chosen(story, self.questions, rng)):
             items.append(self._encode.item(event))
             budget -= len(items[-1][0])
             if budget < 0:
@@ -163,9 +163,9 @@ class TrainingRows:
         """A row of facts and questions alone, cut at its end; None when that leaves no question."""
         n_facts = n_tokens // 4 + 1  # no fact has fewer than four words
         story = simulate_dense(self.task, rng, n_facts)
-        chosen = _chosen(story, max(1, n_facts * self.questions // self.max_facts), rng)
+        asked = chosen(story, max(1, n_facts * self.questions // self.max_facts), rng)
         first = self._encode.opening
-        items = [(first, [IGNORED] * len(first)), *(self._encode.item(event) for event in _events(story, chosen))]
+        items = [(first, [IGNORED] * len(first)), *(self._encode.item(event) for event in events(story, asked))]
         ids, target = (np.concatenate(part)[:n_tokens].astype(np.int64) for part in zip(*items, strict=True))
         return (ids, target) if (target != IGNORED).any() else None
 
@@ -321,7 +321,7 @@ def _draw_where(
     return None
 
 
-def _chosen(story: Story, n: int, rng: np.random.Generator) -> list[tuple[int, Question]]:
+def chosen(story: Story, n: int, rng: np.random.Generator) -> list[tuple[int, Question]]:
     """At most `n` questions of the story, in order, its last one always among them."""
     if len(story.questions) <= n:
         return list(story.questions)
@@ -329,7 +329,7 @@ def _chosen(story: Story, n: int, rng: np.random.Generator) -> list[tuple[int, Q
     return [*(story.questions[i] for i in kept), story.questions[-1]]
 
 
-def _events(story: Story, asked: list[tuple[int, Question]]) -> Iterator[str | Question]:
+def events(story: Story, asked: list[tuple[int, Question]]) -> Iterator[str | Question]:
     """Facts and the given questions in order."""
     at = 0
     for position, question in asked:

@@ -15,7 +15,7 @@ The things of a list are a token each: " apple", ",milk". Labels are the ids of 
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from lm2.data.babi import Question, Story
 from lm2.data.babilong import background_text, compose, take_background
 from lm2.data.pool import Passages
-from lm2.data.rows import IGNORED, TRIES, Encoder, Item
+from lm2.data.rows import IGNORED, TRIES, Encoder, Item, chosen, events
 from lm2.data.world import MOST_FACTS, simulate_dense
 
 BEFORE, AFTER = "<context>", "</context> Question:"
@@ -132,7 +132,7 @@ class JointRows:
         room = width - len(self.opening)
         items: list[Item] = []
         held, closing = 0, None
-        for event in _events(story, n_questions, draw):
+        for event in events(story, chosen(story, n_questions, draw)):
             if isinstance(event, Question) and held + len(self._closing(event)[0]) <= room:
                 closing = len(items), event
             items.append(self.encode.item(event))
@@ -173,16 +173,3 @@ def short_story(task: str, draw: np.random.Generator) -> Story:
         asked_at_end = bool(story.questions) and story.questions[-1][0] == len(story.facts)
         if asked_at_end and (task != "qa1" or len({fact.split()[0] for fact in story.facts}) == 2):
             return story
-
-
-def _events(story: Story, n_questions: int, draw: np.random.Generator) -> Iterator[str | Question]:
-    """Facts in order, and after them at most `n_questions` of the story's questions, the last one among them."""
-    asked = list(story.questions)
-    if len(asked) > n_questions:
-        kept = draw.choice(len(asked) - 1, n_questions - 1, replace=False)
-        asked = [asked[i] for i in sorted(kept)] + asked[-1:]
-    at = 0
-    for position, question in asked:
-        yield from story.facts[at:position]
-        yield question
-        at = position
