@@ -4,7 +4,7 @@ Shape suffixes: L tokens of the text, t tokens of a call, others as in `provenan
 """
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -179,12 +179,10 @@ def _read(memory: LM2Memory, x_tD: Tensor, bank_ND: Tensor, sources: Sources, le
 def _inputs(norms: list[nn.Module]) -> Generator[list[Tensor]]:
     """While open, the outputs of these modules are put into the list, in order."""
     seen: list[Tensor] = []
-    hooks = [norm.register_forward_hook(lambda module, inputs, x: seen.append(x)) for norm in norms]
-    try:
+    with ExitStack() as hooks:
+        for norm in norms:
+            hooks.enter_context(norm.register_forward_hook(lambda module, inputs, x: seen.append(x)))
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -204,10 +202,8 @@ def closed(model: Any, cache: LM2Cache, closed_RL: Tensor) -> Generator[None]:
         chosen_RSTH.flatten(1, -2)[:, : own_RL.shape[1]] = own_RL[..., None]
         return rho_RSTH.masked_fill(chosen_RSTH, 0)
 
-    gates = [module for module in model.modules() if isinstance(module, Worth)]
-    hooks = [gate.register_forward_hook(close) for gate in gates]
-    try:
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, Worth):
+                hooks.enter_context(module.register_forward_hook(close))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

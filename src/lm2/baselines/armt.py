@@ -191,9 +191,9 @@ class ARMTForCausalLM(SegmentedForCausalLM):
         with ExitStack() as hooks:
             for i, (block, own) in enumerate(zip(self._blocks(), self._memories(), strict=True)):
                 attached = _Attached(own, memory[2 * i], memory[2 * i + 1], tokens, written)
-                hooks.callback(block.register_forward_pre_hook(attached.before).remove)
+                hooks.enter_context(block.register_forward_pre_hook(attached.before))
                 if writes:
-                    hooks.callback(block.register_forward_hook(attached.after).remove)
+                    hooks.enter_context(block.register_forward_hook(attached.after))
             yield written
 
     def _memories(self) -> list[AssociativeMemory]:

@@ -7,6 +7,7 @@
 Shape suffixes: B rows, L columns, T columns of a segment, S segments; others as in `lm2.memory`.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -93,12 +94,11 @@ def watch(model: Any, batch: dict[str, Tensor]) -> Watched:
     T = model.config.segment_length
     banks = {name: BankRecord() for name, module in model.named_modules() if isinstance(module, LM2Memory)}
     reset = _segment_losses(model, ids_BL, labels_BL, T, carry=False)
-    hooks = [model.get_submodule(n).register_forward_pre_hook(partial(_look, record=r)) for n, r in banks.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, record in banks.items():
+            memory = model.get_submodule(name)
+            hooks.enter_context(memory.register_forward_pre_hook(partial(_look, record=record)))
         carried = _segment_losses(model, ids_BL, labels_BL, T, carry=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return Watched(carried, reset, banks)
 
 

@@ -9,7 +9,7 @@ A price on the rows is one on facts, too, and closes gates on what is hard to le
 
 import math
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -95,13 +95,8 @@ def with_write_cost(
 def watched_gates(model: nn.Module) -> Generator[list[Tensor]]:
     """While open, the rho of every write gate in every pass is appended to the list."""
     rhos: list[Tensor] = []
-    hooks = [
-        module.register_forward_hook(lambda gate, inputs, rho: rhos.append(rho))
-        for module in model.modules()
-        if isinstance(module, Worth)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, Worth):
+                hooks.enter_context(module.register_forward_hook(lambda gate, inputs, rho: rhos.append(rho)))
         yield rhos
-    finally:
-        for hook in hooks:
-            hook.remove()
