@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache
 
 from lm2.configuration import LM2Config
@@ -254,8 +254,6 @@ class LM2Cache(Cache):
         Raises:
             OSError: the folder is missing or the disk is full; no partial file stays.
         """
-        tensors = {f"{i}.{name}": tensor for i, state in enumerate(self.states) for name, tensor in _named(state)}
-        tensors["tokens"] = self.tokens_R
         header = {
             "format": "lm2-cache",
             "schema": str(SCHEMA),
@@ -264,7 +262,8 @@ class LM2Cache(Cache):
         }
         with replacing(path) as beside:
             try:
-                save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, beside, header)
+                tensors = {name: tensor.detach().contiguous() for name, tensor in tensors_of(self).items()}
+                save_file(tensors, beside, header)
             except SafetensorError as error:  # How the library reports a failing disk.
                 raise OSError(f"the cache was not written to {path}: {error}; no partial file was left") from error
 
@@ -285,18 +284,12 @@ class LM2Cache(Cache):
                 tensors = {name: file.get_tensor(name).to(model.device) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or not a cache file ({error}): save the cache again") from error
-        cache = cls(model.config)
         tokens_R = tensors.pop("tokens", torch.zeros(0)).reshape(-1).cpu()
         expected = _sizes(model.config, len(tokens_R)) if tensors or tokens_R.numel() else {}
         sizes = {name: (*tensor.shape[:1], *tensor.shape[-2:-1]) for name, tensor in tensors.items()}
         if tokens_R.dtype != torch.long or sizes != expected:
             raise ValueError(f"{path} does not hold the whole state of this model: save the cache again")
-        states = [
-            LayerState(**{name: tensors.get(f"{i}.{name}") for name in LayerState._fields})  # ty: ignore
-            for i in range(model.config.num_hidden_layers if tensors else 0)
-        ]
-        cache.record(states, tokens_R, int(header["seen"]))
-        return cache
+        return cache_of(model.config, {**tensors, "tokens": tokens_R}, int(header["seen"]))
 
     def _with(self, change: Callable[[Tensor], Tensor], tokens_R: Tensor) -> "LM2Cache":
         other = LM2Cache(self.config)
@@ -325,20 +318,34 @@ class LM2Cache(Cache):
         return state.with_bank(torch.where(chosen_R11, start_ND, state.bank))
 
 
-def check_carries(model: nn.Module) -> None:
-    """Check that gradients reach what a call leaves in a cache.
+def banks_of(cache: LM2Cache) -> list[Tensor | None]:
+    """The bank of each block, None where it has no memory."""
+    return [state.bank for state in cache.states]
 
-    Raises:
-        ValueError: a reentrant checkpoint gives gradients to plain tensors only, and a state is none: it would have
-            none, in silence.
-    """
-    settings = getattr(getattr(model, "_gradient_checkpointing_func", None), "keywords", {})
-    checkpoints = getattr(model, "gradient_checkpointing", False) and model.training and torch.is_grad_enabled()
-    if checkpoints and settings.get("use_reentrant"):
-        raise ValueError(
-            "use_reentrant is True, and with such checkpoints no gradient reaches what a call leaves in a cache: "
-            "enable activation checkpointing with use_reentrant False"
-        )
+
+def with_banks(cache: LM2Cache, banks: Sequence[Tensor | None]) -> LM2Cache:
+    """A copy of a state with other banks."""
+    changed = cache.copy()
+    changed.states = [state.with_bank(bank) for state, bank in zip(cache.states, banks, strict=True)]
+    return changed
+
+
+def tensors_of(cache: LM2Cache) -> dict[str, Tensor]:
+    """What is saved of a state, by name: all that does not follow from the rest."""
+    named = ((i, state.with_bank(state.bank)._asdict()) for i, state in enumerate(cache.states))
+    found = {f"{i}.{name}": tensor for i, own in named for name, tensor in own.items() if tensor is not None}
+    return {**found, "tokens": cache.tokens_R}
+
+
+def cache_of(config: LM2Config, tensors: dict[str, Tensor], seen: int) -> LM2Cache:
+    """The state whose `tensors_of` these are, after so many columns."""
+    cache = LM2Cache(config)
+    states = [
+        LayerState(**{name: tensors.get(f"{i}.{name}") for name in LayerState._fields})  # ty: ignore
+        for i in range(config.num_hidden_layers if len(tensors) > 1 else 0)
+    ]
+    cache.record(states, tensors["tokens"].cpu(), seen)
+    return cache
 
 
 def fingerprint(model: "LM2PreTrainedModel") -> str:
@@ -350,12 +357,6 @@ def fingerprint(model: "LM2PreTrainedModel") -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _named(state: LayerState) -> list[tuple[str, Tensor]]:
-    """What is saved: all that does not follow from the rest."""
-    named = state.with_bank(state.bank)._asdict().items()
-    return [(name, tensor) for name, tensor in named if tensor is not None]
 
 
 def _sizes(config: LM2Config, rows: int) -> dict[str, tuple[int, int]]:

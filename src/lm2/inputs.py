@@ -1,6 +1,7 @@
 """What a call of the model is given: checked before anything is computed."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lm2.cache import LM2Cache
 from lm2.configuration import LM2Config
@@ -16,6 +17,22 @@ def check_attentions(asked: bool | None, config: LM2Config) -> None:
         raise ValueError(
             "output_attentions is True, and an LM2 model returns no attention weights: leave it out; lm2.analysis.look "
             "tells what was read of the memory"
+        )
+
+
+def check_carries(model: nn.Module) -> None:
+    """Check that gradients reach what a call leaves in a cache.
+
+    Raises:
+        ValueError: a reentrant checkpoint gives gradients to plain tensors only, and a state is none: it would have
+            none, in silence.
+    """
+    settings = getattr(getattr(model, "_gradient_checkpointing_func", None), "keywords", {})
+    checkpoints = getattr(model, "gradient_checkpointing", False) and model.training and torch.is_grad_enabled()
+    if checkpoints and settings.get("use_reentrant"):
+        raise ValueError(
+            "use_reentrant is True, and with such checkpoints no gradient reaches what a call leaves in a cache: "
+            "enable activation checkpointing with use_reentrant False"
         )
 
 

@@ -24,11 +24,11 @@ from transformers.models.qwen3 import modeling_qwen3 as qwen3
 from transformers.models.smollm3 import modeling_smollm3 as smollm3
 from transformers.utils import can_return_tuple
 
-from lm2.cache import LayerState, LM2Cache, check_carries
+from lm2.cache import LayerState, LM2Cache
 from lm2.configuration import LM2Config
 from lm2.documents import plan_documents
 from lm2.generation import LM2GenerationMixin
-from lm2.inputs import check_attentions, check_inputs
+from lm2.inputs import check_attentions, check_carries, check_inputs
 from lm2.layout import Layout, plan
 from lm2.loss import summed_cross_entropy
 from lm2.memory import LM2Memory, MemoryLinear

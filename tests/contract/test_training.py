@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm2 import LM2Cache
-from lm2.cache import check_carries
+from lm2.inputs import check_carries
 from tests.contract.cases import FEW, random_ids, tiny_model
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lm2.cache import LM2Cache
+from lm2.cache import LM2Cache, banks_of
 from lm2.demo.evaluation import answer
 from lm2.memory import LM2Memory
 from lm2.modeling import LM2ForCausalLM
@@ -94,8 +94,7 @@ def recorded_masses(model: LM2ForCausalLM) -> Generator[list[list[Tensor]]]:
 
 
 def _drift(before: LM2Cache, after: LM2Cache, used: list[Tensor]) -> float:
-    olds = [state.bank for state in before.states if state.bank is not None]
-    news = [state.bank for state in after.states if state.bank is not None]
+    olds, news = ([bank for bank in banks_of(cache) if bank is not None] for cache in (before, after))
     chosen = [
         (1 - F.cosine_similarity(old, new, dim=-1))[rows] for old, new, rows in zip(olds, news, used, strict=True)
     ]

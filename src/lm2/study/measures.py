@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from lm2.cache import LM2Cache
+from lm2.cache import LM2Cache, banks_of, with_banks
 from lm2.demo.recipe import Recipe
 from lm2.modeling import LM2ForCausalLM
 from lm2.study.config import RIVALS
 from lm2.study.tasks import load_task
-from lm2.training.walks import Batch, Noise, banks_of, roll_out, walk_length, walked, with_banks
+from lm2.training.walks import Batch, Noise, roll_out, walk_length, walked
 from lm2.training.write_cost import Forward, fresh_rows, with_write_cost
 
 WRITE_COST = Recipe.write_cost

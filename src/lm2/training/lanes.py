@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lm2.cache import LayerState, LM2Cache
+from lm2.cache import LM2Cache, cache_of, tensors_of
 from lm2.configuration import LM2Config
 from lm2.files import replacing
 
@@ -63,9 +63,7 @@ class Lanes:
         tensors, header = {}, {"passes": str(len(self.caches))}
         for i, cache in enumerate(self.caches):
             header[f"{i}.seen"] = str(cache.seen)
-            tensors[f"{i}.tokens"] = cache.tokens_R
-            for block, state in enumerate(cache.states):
-                tensors |= {f"{i}.{block}.{name}": x for name, x in state._asdict().items() if x is not None}
+            tensors |= {f"{i}.{name}": tensor for name, tensor in tensors_of(cache).items()}
         with replacing(path) as beside:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, header)
 
@@ -88,12 +86,5 @@ class Lanes:
         self.caches = [self._cache(i, tensors, int(header[f"{i}.seen"])) for i in range(len(self.caches))]
 
     def _cache(self, i: int, tensors: dict[str, Tensor], seen: int) -> LM2Cache:
-        cache = LM2Cache(self.config)
-        blocks = self.config.num_hidden_layers if f"{i}.0.keys" in tensors else 0
-        states = [
-            LayerState(**{name: tensors.get(f"{i}.{block}.{name}") for name in LayerState._fields})  # ty: ignore
-            for block in range(blocks)
-        ]
-        cache.record(states, tensors[f"{i}.tokens"].cpu(), 0)
-        cache.seen = seen
-        return cache
+        passes = ((name.split(".", 1), tensor) for name, tensor in tensors.items())
+        return cache_of(self.config, {name: tensor for (own, name), tensor in passes if own == str(i)}, seen)

@@ -10,6 +10,7 @@ passing; the walk of the banks alone is ours.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from lm2.cache import LM2Cache
+from lm2.cache import LM2Cache, banks_of, with_banks
 from lm2.memory import LM2Memory
 from lm2.modeling import LM2ForCausalLM
 
@@ -75,18 +76,6 @@ def walk_length(rng: np.random.Generator) -> int:
     return int(np.exp(rng.uniform(0, np.log(LONGEST_WALK + 1))))
 
 
-def banks_of(cache: LM2Cache) -> list[Tensor | None]:
-    """The bank of each block, None where it has no memory."""
-    return [state.bank for state in cache.states]
-
-
-def with_banks(cache: LM2Cache, banks: list[Tensor | None]) -> LM2Cache:
-    """A copy of a state with other banks."""
-    changed = cache.copy()
-    changed.states = [state.with_bank(bank) for state, bank in zip(cache.states, banks, strict=True)]
-    return changed
-
-
 @torch.no_grad()
 def _noise_inputs(model: LM2ForCausalLM, ids: Tensor) -> dict[int, Tensor]:
     """What each memory is given for the segments of `ids`: block index -> (rows segments, T, D)."""
@@ -95,10 +84,8 @@ def _noise_inputs(model: LM2ForCausalLM, ids: Tensor) -> dict[int, Tensor]:
     def keep(module: LM2Memory, arguments: tuple[Any, ...], *, index: int) -> None:
         found[index] = arguments[0].flatten(0, 1)
 
-    hooks = [memory.register_forward_pre_hook(partial(keep, index=i)) for i, memory in memories(model)]
-    try:
+    with ExitStack() as hooks:
+        for i, memory in memories(model):
+            hooks.enter_context(memory.register_forward_pre_hook(partial(keep, index=i)))
         model.model(ids, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found

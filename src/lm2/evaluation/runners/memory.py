@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lm2.baselines.segments import SegmentedForCausalLM
-from lm2.cache import LM2Cache
+from lm2.cache import LM2Cache, banks_of, with_banks
 from lm2.evaluation.codec import Codec, TokenStream
 from lm2.evaluation.runners.decoding import greedy
 from lm2.memory import initial_bank
@@ -211,14 +211,13 @@ def with_memory(model: PreTrainedModel, state: State, source: State | None) -> S
 
 
 def _with_banks(cache: LM2Cache, source: LM2Cache | None) -> LM2Cache:
-    changed = cache.copy()
-    banks = [state.bank for state in cache.states]
+    if source is not None and source.states:
+        return with_banks(cache, banks_of(source))
     starts = [
-        None if bank is None else initial_bank(*bank.shape[1:], device=bank.device).expand_as(bank) for bank in banks
+        None if bank is None else initial_bank(*bank.shape[1:], device=bank.device).expand_as(bank)
+        for bank in banks_of(cache)
     ]
-    others = starts if source is None or not source.states else [state.bank for state in source.states]
-    changed.states = [state.with_bank(bank) for state, bank in zip(cache.states, others, strict=True)]
-    return changed
+    return with_banks(cache, starts)
 
 
 def _fork(state: State) -> State:
