@@ -22,6 +22,19 @@ def environment(packages: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
+def in_words(made: dict[str, Any]) -> str:
+    """What `environment` found, in a line of a page."""
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    return f"{versions}; commit {made['commit'] or 'unknown'}; {made['machine']}, {made['processors']} processors"
+
+
+def with_one_thread(made: dict[str, Any]) -> str:
+    """The same on a page of models that were trained side by side."""
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items() if number)
+    machine = f"{made['processors']} processors ({made['machine']})"
+    return f"commit {made['commit'] or 'unknown'}; {machine}, one thread a model; {versions}"
+
+
 def commit() -> str | None:
     """The commit of this source; None where it is in no repository, or git is not there.
 

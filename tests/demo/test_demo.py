@@ -19,8 +19,9 @@ from lm2.demo.contender import run_of, training_run
 from lm2.demo.evaluation import answer, last_segment
 from lm2.demo.material import load_set, load_tokenizer, training_rows
 from lm2.demo.recipe import BUILT_IN, CONTENDERS, recipe_of
-from lm2.demo.report import percent, show, wilson
+from lm2.demo.report import show, wilson
 from lm2.demo.runner import Watch
+from lm2.evaluation.page import interval
 from lm2.files import read_lines
 
 
@@ -62,7 +63,7 @@ def test_the_table_shows_the_results(results):
     text = StringIO()
     show(results, Console(file=text, width=80))
     printed = text.getvalue()
-    assert all(percent(row) in printed for row in results["accuracy"])
+    assert all(interval(row) in printed for row in results["accuracy"])
     assert all(len(line) <= 80 for line in printed.splitlines())
     assert len(results["examples"]) == 3
     for example in results["examples"]:
@@ -77,7 +78,7 @@ def test_the_table_shows_the_results(results):
 
 def test_the_page_has_every_accuracy_and_the_picture(options, results):
     page = (options.out / "results.md").read_text(encoding="utf-8")
-    assert all(percent(row) in page for row in results["accuracy"])
+    assert all(interval(row) in page for row in results["accuracy"])
     assert "![Accuracy against distance](accuracy.png)" in page
     assert f"| steps | {results['training']['base']['steps']} |" in page
 

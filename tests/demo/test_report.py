@@ -8,13 +8,13 @@ from lm2.demo.config import DemoConfig
 from lm2.demo.figure import bins
 from lm2.demo.material import EvaluationSet
 from lm2.demo.page import accuracy_table
-from lm2.demo.report import percent
+from lm2.evaluation.page import interval
 from lm2.evaluation.statistics import wilson
 
 
 def test_percent_shows_the_interval():
     low, high = wilson(39, 40)
-    assert percent({"accuracy": 0.975, "low": low, "high": high}) == "97.5 (87-100)"
+    assert interval({"accuracy": 0.975, "low": low, "high": high}) == "97.5 (87-100)"
 
 
 def test_the_best_of_a_length_are_bold():
@@ -47,7 +47,6 @@ def test_questions_too_few_for_a_point_leave_a_picture_without_one(tmp_path, mon
     texts = np.array(["?"] * 4)
     asked = EvaluationSet(np.zeros((4, 32)), np.arange(4), np.array([5, 9, 20, 30]), texts, texts, texts)
     monkeypatch.setattr(figure, "load_set", lambda *column: asked)
-    answers = [{"where": "own", "segments": 1, "answers": [0, 0, 0, 0]}]
-    monkeypatch.setattr(figure, "read_lines", lambda path: answers)
-    figure.draw(options, {})
+    monkeypatch.setattr(figure, "answers_of", lambda options, name: {("own", 1): {"answers": [0, 0, 0, 0]}})
+    figure.draw(options)
     assert (tmp_path / figure.FIGURE_FILE).read_bytes().startswith(b"\x89PNG")

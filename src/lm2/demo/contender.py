@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -127,6 +128,11 @@ def ask(options: DemoConfig, name: str) -> None:
         seconds = round(time.perf_counter() - began, 2)
         lines.append({"where": where, "segments": segments, "answers": answers, "seconds": seconds})
         write_lines(path, lines)
+
+
+def answers_of(options: DemoConfig, name: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """What a model has answered, by where the fact is and the segments of the text."""
+    return {(line["where"], line["segments"]): line for line in read_lines(options.out / name / ANSWERS_FILE)}
 
 
 if __name__ == "__main__":

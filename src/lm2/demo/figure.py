@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import ANSWERS_FILE
+from lm2.demo.contender import answers_of
 from lm2.demo.material import load_set
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
+from lm2.evaluation.canvas import new_figure, save
 from lm2.evaluation.statistics import wilson
-from lm2.files import read_lines, replacing
 
 FIGURE_FILE = "accuracy.png"
 FEWEST = 10
@@ -36,31 +36,25 @@ def bins(distances: np.ndarray, right: np.ndarray, segment_length: int) -> list[
     ]
 
 
-def draw(options: DemoConfig, results: dict[str, Any]) -> None:
+def draw(options: DemoConfig) -> None:
     """Write accuracy.png. Needs matplotlib (extra `plot`)."""
-    from matplotlib.figure import Figure
-
-    T = recipe_of(options).segment_length
+    recipe = recipe_of(options)
+    T, trained = recipe.segment_length, max(n for phase in recipe.phases for n in phase.segments)
     sets = [load_set(options.out, *column) for column in options.columns()]
     distances = np.concatenate([asked.distances for asked in sets])
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
-    axes.axvspan(T, T * max(_trained_segments(options)), color="0.93", lw=0)
+    axes.axvspan(T, T * trained, color="0.93", lw=0)
     for name in CONTENDERS:
-        answers = {(line["where"], line["segments"]): line for line in read_lines(options.out / name / ANSWERS_FILE)}
+        answers = answers_of(options, name)
         right = np.concatenate(
             [np.array(answers[c]["answers"]) == asked.answers for c, asked in zip(options.columns(), sets, strict=True)]
         )
         _curve(axes, name, bins(distances, right, T))
     constant = np.average([asked.constant for asked in sets], weights=[len(asked) for asked in sets])
     axes.axhline(100 * constant, color="0.35", lw=1.2, ls=(0, (1, 1)), label="best constant answer")
-    _axes(axes, T, distances.max(), max(_trained_segments(options)))
-    with replacing(options.out / FIGURE_FILE) as beside:
-        figure.savefig(beside, format="png")
-
-
-def _trained_segments(options: DemoConfig) -> list[int]:
-    return [n for phase in recipe_of(options).phases for n in phase.segments]
+    _axes(axes, T, distances.max(), trained)
+    save(figure, options.out / FIGURE_FILE)
 
 
 def _curve(axes: Any, name: str, found: list[Bin]) -> None:

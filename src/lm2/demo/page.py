@@ -5,7 +5,9 @@ from typing import Any
 from lm2.demo.config import DemoConfig
 from lm2.demo.figure import FIGURE_FILE
 from lm2.demo.recipe import CONTENDERS, NAMES
-from lm2.demo.report import TITLES, percent
+from lm2.demo.report import TITLES
+from lm2.environment import with_one_thread
+from lm2.evaluation.page import interval
 from lm2.files import write_text
 
 PAGE_FILE = "results.md"
@@ -18,13 +20,11 @@ def save_page(options: DemoConfig, results: dict[str, Any]) -> None:
 
 def page(results: dict[str, Any]) -> str:
     """The whole page."""
-    environment, options = results["environment"], results["options"]
-    versions = ", ".join(f"{name} {value}" for name, value in environment["versions"].items() if value)
+    options = results["options"]
     texts = "real bAbI in real books" if options["babi"] else "simulated qa1 in generated sentences"
     parts = [
-        f"Right answers in %, with 95 % intervals (Wilson); {texts}; seed {options['seed']}; commit "
-        f"{environment['commit'] or 'unknown'}; {environment['processors']} processors ({environment['machine']}), one "
-        f"thread a model; {versions}."
+        f"Right answers in %, with 95 % intervals (Wilson); {texts}; seed {options['seed']}; "
+        f"{with_one_thread(results['environment'])}."
     ]
     for where in ("earlier", "own"):
         rows = [row for row in results["accuracy"] if row["where"] == where]
@@ -40,7 +40,7 @@ def accuracy_table(rows: list[dict[str, Any]]) -> str:
     for segments in dict.fromkeys(row["segments"] for row in rows):
         cells = {row["model"]: row for row in rows if row["segments"] == segments}
         first, best = cells[CONTENDERS[0]], max(row["accuracy"] for row in cells.values())
-        shown = [percent(cells[name]) for name in CONTENDERS]
+        shown = [interval(cells[name]) for name in CONTENDERS]
         bold = [
             f"**{text}**" if cells[n]["accuracy"] == best else text for n, text in zip(CONTENDERS, shown, strict=True)
         ]

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lm2.demo.config import DemoConfig
-from lm2.demo.contender import ANSWERS_FILE
+from lm2.demo.contender import answers_of
 from lm2.demo.material import EvaluationSet, load_set, load_tokenizer
 from lm2.demo.recipe import CONTENDERS, NAMES, recipe_of
 from lm2.environment import environment
+from lm2.evaluation.page import interval
 from lm2.evaluation.statistics import wilson
-from lm2.files import read_lines, write_json
+from lm2.files import write_json
 from lm2.settings import published_settings
 from lm2.training.folder import TRAINING_FILE
 
@@ -26,7 +27,7 @@ TITLES = {"own": "The fact is in the question's own segment", "earlier": "The fa
 def collect(options: DemoConfig) -> dict[str, Any]:
     """All results of a finished run as JSON values, from the files of its folder."""
     sets = {column: load_set(options.out, *column) for column in options.columns()}
-    answers = {name: _answers_of(options, name) for name in CONTENDERS}
+    answers = {name: answers_of(options, name) for name in CONTENDERS}
     T = recipe_of(options).segment_length
     rows = [
         _row(name, where, segments, found, answers[name][where, segments]["answers"], T)
@@ -40,10 +41,6 @@ def collect(options: DemoConfig) -> dict[str, Any]:
         "accuracy": rows,
         "examples": _examples(options, sets, answers["lm2"]),
     }
-
-
-def _answers_of(options: DemoConfig, name: str) -> dict[tuple[str, int], dict[str, Any]]:
-    return {(line["where"], line["segments"]): line for line in read_lines(options.out / name / ANSWERS_FILE)}
 
 
 def _row(name: str, where: str, segments: int, asked: EvaluationSet, answers: list[int], T: int) -> dict[str, Any]:
@@ -128,12 +125,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
             f"{segments}",
             f"{first['tokens']:,}",
             f"{first['n']}",
-            *(percent(cells[name]) for name in CONTENDERS),
+            *(interval(cells[name]) for name in CONTENDERS),
             f"{100 * first['constant']:.1f}",
         )
     return table
-
-
-def percent(row: dict[str, Any]) -> str:
-    """An accuracy and its interval, as in "97.5 (95-99)"."""
-    return f"{100 * row['accuracy']:.1f} ({100 * row['low']:.0f}-{100 * row['high']:.0f})"

@@ -58,7 +58,7 @@ def run(options: DemoConfig) -> None:
         watch.finish()
     results = collect(options)
     save(options, results)
-    draw(options, results)
+    draw(options)
     save_page(options, results)
     show(results, console)
     model = options.out / "lm2" / "model"

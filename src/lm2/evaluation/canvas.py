@@ -1,5 +1,6 @@
 """Pictures that are written whole or not at all. Needs matplotlib (extra `plot`)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,19 @@ def new_figure(width: float, height: float) -> Any:
     except ImportError:
         raise ValueError("the pictures need matplotlib: pip install 'lm2[plot]'") from None
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def heat_map(panel: Any, values: Sequence[Sequence[float]], lengths: Sequence[str], rows: Sequence[str]) -> Any:
+    """Draw per cent by length, each with its number; the image, for a colour bar."""
+    panel.set_facecolor("0.85")  # a cell without a number stays grey
+    image = panel.imshow(values, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            panel.text(x, y, f"{value:.0f}" if value == value else "-", ha="center", va="center", fontsize=8)
+    panel.set_xticks(range(len(lengths)), lengths)
+    panel.set_yticks(range(len(rows)), rows)
+    panel.set_xlabel("length, tokens")
+    return image
 
 
 def save(figure: Any, path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lm2.evaluation.canvas import new_figure, save
+from lm2.evaluation.canvas import heat_map, new_figure, save
 from lm2.evaluation.controls import MAIN, QUESTION
 from lm2.evaluation.report import CONSTANT, ordered
 
@@ -38,16 +38,7 @@ def _panel(panel: Any, cells: dict, tasks: list[str], lengths: list[str]) -> Any
         accuracy = cells[task, length]["accuracy"] if (task, length) in cells else None
         return float("nan") if accuracy is None else 100 * accuracy
 
-    values = [[shown(task, length) for length in lengths] for task in tasks]
-    panel.set_facecolor("0.85")  # a cell without a number stays grey
-    image = panel.imshow(values, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
-    for y, row in enumerate(values):
-        for x, value in enumerate(row):
-            panel.text(x, y, f"{value:.0f}" if value == value else "-", ha="center", va="center", fontsize=8)
-    panel.set_xticks(range(len(lengths)), lengths)
-    panel.set_yticks(range(len(tasks)), tasks)
-    panel.set_xlabel("length, tokens")
-    return image
+    return heat_map(panel, [[shown(task, length) for length in lengths] for task in tasks], lengths, tasks)
 
 
 def draw_curves(report: dict[str, Any], path: Path) -> None:

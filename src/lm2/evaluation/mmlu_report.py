@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lm2.environment import environment
+from lm2.environment import environment, in_words
 from lm2.evaluation.anchors import paper_mmlu, source
 from lm2.evaluation.output import write_report
-from lm2.evaluation.page import table
+from lm2.evaluation.page import interval, table
 from lm2.evaluation.records import SCHEMA
 from lm2.evaluation.statistics import Z95, wilson
 from lm2.evaluation.subjects import GROUPS, SUBJECTS, paper_rows
@@ -140,9 +140,7 @@ def markdown(report: dict[str, Any], *, anchors: bool = False) -> str:
         "## How",
         "",
         *(_how(model) for model in models),
-        f"* {', '.join(f'{name} {number}' for name, number in report['environment']['versions'].items())}; "
-        f"commit {report['environment']['commit'] or 'unknown'}; {report['environment']['machine']}, "
-        f"{report['environment']['processors']} processors",
+        f"* {in_words(report['environment'])}",
         *([f"* paper: {source('paper_mmlu')}"] if anchors else []),
     ]
     return "\n".join(lines) + "\n"
@@ -163,9 +161,7 @@ def _table(first: str, kind: str, models: Sequence[dict[str, Any]], anchors: Seq
 
 
 def _cell(line: dict[str, Any] | None) -> str:
-    if line is None:
-        return "not asked"
-    return f"{100 * line['accuracy']:.1f} ({100 * line['low']:.0f}-{100 * line['high']:.0f}), {line['n']:,}"
+    return "not asked" if line is None else f"{interval(line)}, {line['n']:,}"
 
 
 def _general(general: Sequence[str]) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm2.environment import environment
-from lm2.evaluation.canvas import new_figure, save
+from lm2.environment import environment, in_words
+from lm2.evaluation.canvas import heat_map, new_figure, save
 from lm2.evaluation.output import write_report
-from lm2.evaluation.page import DASH, interval, table
+from lm2.evaluation.page import interval, table
 from lm2.evaluation.records import SCHEMA
 from lm2.evaluation.statistics import wilson
 
@@ -70,10 +70,8 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     for model in report["models"]:
         parts += [f"## {model['name']}", _table(model["cells"])]
-    how = report["environment"]
-    versions = ", ".join(f"{name} {number}" for name, number in how["versions"].items())
     lines = [f"* {model['name']}: {_facts(model)}" for model in report["models"]]
-    lines.append(f"* {versions}; commit {how['commit'] or 'unknown'}; {how['machine']}, {how['processors']} processors")
+    lines.append(f"* {in_words(report['environment'])}")
     return "\n\n".join([*parts, "## How", "\n".join(lines)]) + "\n"
 
 
@@ -81,12 +79,8 @@ def _table(cells: Sequence[dict[str, Any]]) -> str:
     found = {(one["depth"], one["length"]): one for one in cells}
     lengths = list(dict.fromkeys(one["length"] for one in cells))
     depths = list(dict.fromkeys(one["depth"] for one in cells))
-    rows = [[f"{depth} %", *(_shown(found[depth, length]) for length in lengths)] for depth in depths]
+    rows = [[f"{depth} %", *(interval(found[depth, length]) for length in lengths)] for depth in depths]
     return table(["depth", *(f"{length:,}" for length in lengths)], rows)
-
-
-def _shown(one: dict[str, Any]) -> str:
-    return f"{DASH}: {one['too_long']} of {one['n']}" if one["accuracy"] is None else interval(one)
 
 
 def _facts(model: dict[str, Any]) -> str:
@@ -104,14 +98,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     for panel, model in zip(panels, models, strict=True):
         found = {(one["depth"], one["length"]): one["accuracy"] for one in model["cells"]}
         values = [[_percent(found[depth, length]) for length in lengths] for depth in depths]
-        panel.set_facecolor("0.85")  # a cell without a number stays grey
-        image = panel.imshow(values, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
-        for y, row in enumerate(values):
-            for x, value in enumerate(row):
-                panel.text(x, y, f"{value:.0f}" if value == value else "-", ha="center", va="center", fontsize=8)
-        panel.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths])
-        panel.set_yticks(range(len(depths)), [f"{depth} %" for depth in depths])
-        panel.set_xlabel("length, tokens")
+        image = heat_map(panel, values, [f"{length:,}" for length in lengths], [f"{depth} %" for depth in depths])
         panel.set_title(model["name"], fontsize=9)
     panels[0].set_ylabel("depth of what is asked")
     figure.colorbar(image, ax=panels, label="right answers, %")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lm2.environment import in_words
 from lm2.evaluation.anchors import LEADERBOARD, PAPER, anchors, source
 from lm2.evaluation.controls import MAIN, QUESTION
 from lm2.evaluation.report import CONSTANT, ordered
@@ -185,14 +186,11 @@ def _distances(report: dict[str, Any]) -> str:
 
 
 def _how(report: dict[str, Any], beside: Sequence[Published]) -> str:
-    machine = report["environment"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     lines = [
         f"* Samples: {_facts(report['samples'])}",
         f"* Prompt: {_facts(report['prompt'])}",
         *(f"* {name}: {_facts(model)}" for name, model in report["models"].items()),
-        f"* {versions}; commit {machine['commit'] or 'unknown'}; {machine['machine']}, {machine['processors']} "
-        "processors",
+        f"* {in_words(report['environment'])}",
         *(f"* {table}: {source(table)}" for table in (PAPER, LEADERBOARD) if any(r.table == table for r in beside)),
     ]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lm2.environment import environment
+from lm2.environment import environment, in_words
 from lm2.evaluation.canvas import new_figure, save
 from lm2.evaluation.figure import COLOURS, MARKERS
 from lm2.evaluation.output import write_report
@@ -120,8 +120,6 @@ def markdown(report: dict[str, Any]) -> str:
         for condition, found in model["nll"].items()
     ]
     rows.append(["documents", "", *(measured(longest, *span) for span in [*spans, (1, last)])])
-    how = report["environment"]
-    versions = ", ".join(f"{name} {number}" for name, number in how["versions"].items())
     lines = [
         "# Perplexity by segment",
         f"Perplexity per token of {report['text']}, by the number of the segment in its document; segments of "
@@ -138,7 +136,7 @@ def markdown(report: dict[str, Any]) -> str:
                     f"{model['seconds']:,.0f} seconds; fingerprint {model['fingerprint']}"
                     for model in report["models"]
                 ),
-                f"* {versions}; commit {how['commit'] or 'unknown'}; {how['machine']}, {how['processors']} processors",
+                f"* {in_words(report['environment'])}",
             ]
         ),
     ]

@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from lm2.environment import environment
+from lm2.environment import environment, in_words
 from lm2.evaluation.engine import answers_folder
 from lm2.evaluation.mmlu import describe, identity, require_harness
 from lm2.evaluation.models import ModelSpec, RunnerOptions, load_model, parse_specs
@@ -231,8 +231,6 @@ def markdown(report: dict[str, Any]) -> str:
     rows = [[task, *(_cell(scores[model["name"], task, n]) for model, n in columns)] for task in tasks]
     n = report["models"][0]["cells"][0]["n"]
     skipped = "\n".join(f"* {task}: {reason}" for task, reason in report["not_run"].items())
-    how = report["environment"]
-    versions = ", ".join(f"{name} {number}" for name, number in how["versions"].items())
     return (
         "\n\n".join(
             [
@@ -242,7 +240,7 @@ def markdown(report: dict[str, Any]) -> str:
                 "tokens, the answer's included. No input was cut.",
                 table(["task", *(f"{model['name']}, {length:,}" for model, length in columns)], rows),
                 f"Not run, because they are not complete without a download:\n\n{skipped}",
-                f"* {versions}; commit {how['commit'] or 'unknown'}; {how['machine']}, {how['processors']} processors",
+                f"* {in_words(report['environment'])}",
             ]
         )
         + "\n"

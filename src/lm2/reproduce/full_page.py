@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from lm2.environment import with_one_thread
 from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import interval, table
 from lm2.evaluation.report import ordered
@@ -81,14 +82,13 @@ def cells_of(found: dict[str, Any], tasks: str, rule: str = "official") -> Share
 
 
 def _how(found: dict[str, Any]) -> str:
-    machine, samples = found["environment"], found["samples"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
+    samples = found["samples"]
     smoke = "**A smoke run: its numbers mean nothing.** " if found["smoke"] else ""
     return (
         f"{smoke}Right answers in %, means over seeds {', '.join(map(str, found['seeds']))}, in brackets their 95 % "
-        f"intervals (Student's t). Questions: {samples['questions']}; background: {samples['background']}; commit "
-        f"{machine['commit'] or 'unknown'}; {machine['processors']} processors ({machine['machine']}), one thread a "
-        f"model; {versions}. A dash: not asked, or some text was too long. Every run has a page of its own, below."
+        f"intervals (Student's t). Questions: {samples['questions']}; background: {samples['background']}; "
+        f"{with_one_thread(found['environment'])}. A dash: not asked, or some text was too long. Every run has a page "
+        "of its own, below."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from lm2.environment import with_one_thread
 from lm2.evaluation.controls import QUESTION
 from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import Published, interval, markdown, percent, published, table
@@ -83,15 +84,13 @@ def page(sizes: Sizes, found: dict[str, Any]) -> str:
 
 
 def _how(found: dict[str, Any]) -> str:
-    machine, options = found["environment"], found["options"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
+    options = found["options"]
     samples = found["reports"]["official"]["samples"]
     smoke = "**A smoke run: its numbers mean nothing.** " if options["smoke"] else ""
     return (
         f"{smoke}Right answers in %, in brackets 95 % intervals (Wilson). Questions: {samples['questions']}; "
-        f"background: {samples['background']}; seed {options['seed']}; commit {machine['commit'] or 'unknown'}; "
-        f"{machine['processors']} processors ({machine['machine']}), one thread a model; {versions}. By task, and with "
-        "every model's settings: babilong_official.md and babilong_word.md beside this page."
+        f"background: {samples['background']}; seed {options['seed']}; {with_one_thread(found['environment'])}. "
+        "By task, and with every model's settings: babilong_official.md and babilong_word.md beside this page."
     )
 
 
