@@ -56,6 +56,13 @@ def each_once(option: str, values: Iterable[object]) -> None:
         seen.add(value)
 
 
+def at_least_one(options: object, *names: str) -> None:
+    """Raises ValueError if one of these options is given and below 1."""
+    for name in names:
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+
+
 class Problems:
     """Collects what is wrong with several settings, so that a user hears of all of it at once.
 

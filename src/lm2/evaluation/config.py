@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lm2.errors import each_once
+from lm2.errors import at_least_one, each_once
 
 if TYPE_CHECKING:
     from lm2.evaluation.babilong import Sample, SampleSource
@@ -100,10 +100,7 @@ class BabilongConfig:
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}: it must be 0 or more")
         self._check_samples()
-        if self.max_new_tokens < 1:
-            raise ValueError(f"--max-new-tokens is {self.max_new_tokens}: it must be at least 1")
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size is {self.batch_size}: it must be at least 1")
+        at_least_one(self, "max_new_tokens", "batch_size")
         if self.released is not None and (self.background or self.babi) is not None:
             raise ValueError(
                 f"--released {self.released} brings its own questions and texts: leave out --babi and --background"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lm2.errors import each_once
+from lm2.errors import at_least_one, each_once
 from lm2.evaluation.config import Dtype
 from lm2.evaluation.ruler_tasks import NOT_RUN, SAMPLES, SHORTEST, TASKS
 from lm2.evaluation.subjects import GENERAL, SUBJECTS, check
@@ -58,9 +58,7 @@ class MmluOptions(ModelOptions):
         check(self.general, "--general")
         if not 0 <= self.shots <= 5:
             raise ValueError(f"--shots is {self.shots}: MMLU has 5 worked examples a subject, give 0 to 5")
-        for name in ("limit", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+        at_least_one(self, "limit", "batch_size")
 
     def settings(self) -> dict[str, Any]:
         """What the answer to a question depends on, apart from the model."""
@@ -95,9 +93,7 @@ class PerplexityOptions(ModelOptions):
     """Folder of the results; a run that was stopped goes on from what is there."""
 
     def __post_init__(self) -> None:
-        for name in ("segments", "segment_length", "limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+        at_least_one(self, "segments", "segment_length", "limit")
         if self.segment_length == 1:
             raise ValueError("--segment-length is 1: a segment needs 2 tokens, one to predict the other from")
 
@@ -140,8 +136,7 @@ class NeedleOptions(ModelOptions):
         outside = [depth for depth in self.depths if not 0 <= depth <= 100]
         if outside:
             raise ValueError(f"--depths names {outside[0]}: a depth is per cent of the text, 0 to 100")
-        if self.samples < 1:
-            raise ValueError(f"--samples is {self.samples}: it must be at least 1")
+        at_least_one(self, "samples")
         if not self.lengths or not self.depths:
             raise ValueError(f"there are {len(self.lengths)} lengths and {len(self.depths)} depths: give at least one")
         if min(self.lengths) < 1:
@@ -193,8 +188,7 @@ class RulerOptions(ModelOptions):
             )
         if self.limit is not None and not 1 <= self.limit <= SAMPLES:
             raise ValueError(f"--limit is {self.limit}: a task has {SAMPLES} samples, give 1 to {SAMPLES}")
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size is {self.batch_size}: it must be at least 1")
+        at_least_one(self, "batch_size")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}: it must be 0 or more, and below 2^32")
         each_once("--tasks", self.tasks)
