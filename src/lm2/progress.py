@@ -73,6 +73,14 @@ def _clock(seconds: float | None) -> str:
     return "-:--:--" if seconds is None else str(timedelta(seconds=int(seconds)))
 
 
+def quiet() -> None:
+    """Keep transformers' progress bars and notices out of what a command prints."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 @contextmanager
 def counted(what: str, total: float | None, **options: Any) -> Generator[Callable[[float], None]]:
     """Progress of one thing on the error stream; gives what counts so many more of it."""

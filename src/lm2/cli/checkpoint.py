@@ -4,21 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm2.folders import check_folder, check_vocabulary, has_tokenizer, read_tokenizer, read_whole, without_tokenizer
+from lm2.progress import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lm2 import LM2ForCausalLM
-
-__all__ = ["check_folder", "load", "quiet"]
-
-
-def quiet() -> None:
-    """Keep transformers' progress bars and notices out of what the command prints."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def load(folder: Path) -> "tuple[LM2ForCausalLM, PreTrainedTokenizerBase]":

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from lm2.cli.checkpoint import quiet
+from lm2.progress import quiet
 
 EXAMPLES = (
     "lm2 convert SmolLM2-135M-Instruct.gguf smollm2-lm2",

@@ -45,12 +45,12 @@ class Options:
 
 def run(options: Options) -> None:
     """Make the store, and print what it holds."""
-    from lm2.cli.checkpoint import quiet
     from lm2.data import report
     from lm2.data.corpora import CORPORA
     from lm2.data.encoding import load_tokenizer
     from lm2.data.prepare import prepare
     from lm2.data.sources import Source, parse_source
+    from lm2.progress import quiet
 
     if options.segment_length < 2:
         raise ValueError(f"--segment-length is {options.segment_length}: it must be at least 2")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from lm2.cli.checkpoint import quiet
+from lm2.progress import quiet
 
 EXAMPLES = (
     "lm2 export runs/one/checkpoint-1000 my-lm2",

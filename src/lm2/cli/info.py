@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lm2.cli.checkpoint import check_folder
+from lm2.folders import check_folder
 
 if TYPE_CHECKING:
     from lm2 import LM2Config

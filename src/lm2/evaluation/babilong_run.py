@@ -3,7 +3,6 @@
 from rich.console import Console
 from rich.markdown import Markdown
 
-from lm2.cli.checkpoint import quiet
 from lm2.evaluation.config import BabilongConfig
 from lm2.evaluation.engine import evaluate
 from lm2.evaluation.figure import draw_curves, draw_heat_map
@@ -11,6 +10,7 @@ from lm2.evaluation.page import markdown, published
 from lm2.evaluation.report import REPORT_FILE, collect, save
 from lm2.files import write_text
 from lm2.processes import is_first
+from lm2.progress import quiet
 
 PAGE_FILE, HEAT_MAP_FILE, CURVES_FILE = "report.md", "heatmap.png", "curves.png"
 

@@ -63,13 +63,9 @@ class Runner(Protocol):
 
 
 @runtime_checkable
-class MemoryRunner(Protocol):
+class MemoryRunner(Runner, Protocol):
     """A runner whose state can be read once, kept, and asked (see `lm2.evaluation.runners.memory`)."""
 
-    name: str
-    description: dict[str, Any]
-
-    def answer(self, before: str, pieces: Iterable[str], after: str, max_new_tokens: int) -> str: ...
     def read_all(self, before: str, texts: Sequence[Iterable[str]], policy: Any = None) -> list[Any]: ...
     def finish(self, state: Any, after: str, max_new_tokens: int) -> str: ...
     def exchange(self, state: Any, other: Any) -> Any: ...
@@ -228,7 +224,7 @@ def load_model(source: str, options: RunnerOptions) -> tuple[Any, Any]:
     """
     import torch
 
-    from lm2.cli.checkpoint import quiet
+    from lm2.progress import quiet
 
     quiet()
     device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")

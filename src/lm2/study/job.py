@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from lm2 import LM2ForCausalLM, add_memory
 from lm2.baselines import RMTForCausalLM
 from lm2.demo.recipe import BACKBONE_TRAINING, Recipe, new_backbone
 from lm2.files import write_json
 from lm2.processes import child_exit
+from lm2.progress import quiet
 from lm2.study import measure, tasks
 from lm2.study.config import BASE, DEFAULT, Job
 from lm2.study.measures import checked, forward_of
@@ -183,8 +183,7 @@ def contender(variant: str, task: str, base: str, slots: int) -> PreTrainedModel
 
 def main(text: str) -> None:
     values: dict[str, Any] = json.loads(text)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     out = Path(values.pop("out"))
     run(Job(**values, out=out))
 
