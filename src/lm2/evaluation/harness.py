@@ -166,10 +166,10 @@ def load_tasks(manager: TaskManager, names: Sequence[str], changes: Sequence[dic
     return [tasks[name] for name in names]
 
 
-def run_task(model: HarnessModel, task: Any, shots: int, limit: int | None, seed: int = 0) -> list[dict[str, Any]]:
+def run_task(model: HarnessModel, task: Any, shots: int, limit: int | None) -> list[dict[str, Any]]:
     """Evaluate one task, and return the harness's own record of each question, in order."""
     task.set_config(key="num_fewshot", value=shots)
-    task.set_fewshot_seed(seed=seed)
+    task.set_fewshot_seed(seed=0)
     tasks = {"tasks": {task.task_name: task}, "groups": {}, "group_map": {}}
     with quiet():
         results = evaluate(model, tasks, limit=limit, bootstrap_iters=0)

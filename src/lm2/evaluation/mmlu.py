@@ -141,7 +141,7 @@ def load_tasks(subjects: Sequence[str], data: Path | None) -> list[Any]:
 
     manager, names = harness.task_manager("mmlu/default"), [f"mmlu_{subject}" for subject in subjects]
     if data is not None:
-        changes = [{"custom_dataset": partial(_splits, data, subject)} for subject in subjects]
+        changes = [{"custom_dataset": partial(harness_splits, data, subject)} for subject in subjects]
         return harness.load_tasks(manager, names, changes)
     try:
         return harness.load_tasks(manager, names)
@@ -149,12 +149,9 @@ def load_tasks(subjects: Sequence[str], data: Path | None) -> list[Any]:
         raise ValueError(f"{error}: check the network, or give the CSV files with --data") from error
 
 
-def _splits(data: Path, subject: str, **metadata: Any) -> dict[str, Any]:
-    return harness_splits(data, subject)
-
-
-def harness_splits(data: str | Path, subject: str) -> dict[str, Any]:
-    """`dev` and `test` of one subject from the CSV files, in the columns of the hub's data set."""
+def harness_splits(data: str | Path, subject: str, **metadata: Any) -> dict[str, Any]:
+    """`dev` and `test` of one subject from the CSV files, in the columns of the hub's data set; the harness says more
+    than is needed."""
     import datasets
 
     return {

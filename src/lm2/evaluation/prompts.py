@@ -13,9 +13,6 @@ from pathlib import Path
 
 from lm2.evaluation.sets import check_task
 
-MAX_NEW_TOKENS = 20
-"""Greedy tokens that the published runs generate."""
-
 
 def prompt_parts(
     task: str, use_instruction: bool = True, use_examples: bool = True, use_post_prompt: bool = True

@@ -66,7 +66,7 @@ class Records:
         return list(self._by_key().values())
 
     def _by_key(self) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {_key(record): record for record in self.read()}
+        return {tuple(record["key"]): record for record in self.read()}
 
     def add(self, key: Sequence[Any], record: dict[str, Any]) -> None:
         """Write a finished piece; `key` says which one it is."""
@@ -107,10 +107,6 @@ class Records:
         ]
         if changed:
             raise ValueError(f"{path} is of other settings ({'; '.join(changed)}): choose another --out folder")
-
-
-def _key(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(record["key"])
 
 
 def _drop_unfinished_line(path: Path) -> None:

@@ -14,14 +14,14 @@ Source: booydar/babilong (label rule); labels follow bAbI's answers.
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 
+from lm2.data.babi import PLACES
 from lm2.evaluation.sets import check_task
 
-_PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 _YES_NO = ("yes", "no")
 _LABELS = {
-    **dict.fromkeys(("qa1", "qa2", "qa3", "qa4", "qa11", "qa12", "qa13"), _PLACES),
+    **dict.fromkeys(("qa1", "qa2", "qa3", "qa4", "qa11", "qa12", "qa13"), PLACES),
     "qa5": ("bill", "fred", "jeff", "mary", "apple", "football", "milk"),
     **dict.fromkeys(("qa6", "qa9", "qa17", "qa18"), _YES_NO),
     "qa7": ("none", "one", "two", "three"),
@@ -61,14 +61,6 @@ def is_right(rule: str, task: str, question: str, target: str, output: str) -> b
     return RULES[rule](task, question, target, output)
 
 
-def _official(task: str, question: str, target: str, output: str) -> bool:
-    return _label_rule(_in_text, task, question, target, output)
-
-
-def _word(task: str, question: str, target: str, output: str) -> bool:
-    return _label_rule(_as_word, task, question, target, output)
-
-
 def _exact(task: str, question: str, target: str, output: str) -> bool:
     return output.split("<|endoftext|>")[0].strip() == target.strip()
 
@@ -98,17 +90,12 @@ def _in_text(label: str, text: str) -> bool:
 
 
 def _as_word(label: str, text: str) -> bool:
-    return _word_pattern(label).search(text) is not None
-
-
-@cache
-def _word_pattern(label: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(label)}(?!\w)")
+    return re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text) is not None  # re keeps what it has compiled
 
 
 RULES: dict[str, Callable[[str, str, str, str], bool]] = {
-    "official": _official,
-    "word": _word,
+    "official": partial(_label_rule, _in_text),
+    "word": partial(_label_rule, _as_word),
     "exact": _exact,
     "substring": _substring,
 }
