@@ -9,6 +9,7 @@ from typing import Literal
 
 from lm2.evaluation.babilong import SampleSource
 from lm2.evaluation.config import BabilongConfig
+from lm2.evaluation.controls import CONTROLS
 from lm2.evaluation.engine import Asked, answers_folder, evaluate
 from lm2.evaluation.models import parse_spec
 from lm2.evaluation.tokens import n_tokens
@@ -20,7 +21,6 @@ from lm2.training.folder import MODEL_FOLDER
 Rule = Literal["official", "word"]
 SHORTEST = 300
 """What a text without background costs, in tokens."""
-CONTROLS = ("reset", "frozen", "exchanged")
 READS = {"reset": 1, "frozen": 1, "exchanged": 0, "question": 0}
 """How often a condition reads the text; 1 if not named."""
 

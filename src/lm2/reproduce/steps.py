@@ -44,10 +44,10 @@ class Step:
 
 def steps_of(config: ReproduceConfig, sizes: Sizes) -> list[Step]:
     """Everything but the report, in order within each part."""
-    recipe = sizes.recipe
+    recipe, tokenizer = sizes.recipe, config.out / "tokenizer"
     base = _step_tokens(sizes) * recipe.base_steps
     found = [
-        Step("base", "tokenizer", 0, PREPARATION, _exists(config, "tokenizer"), lambda work: work.prepare()),
+        Step("base", "tokenizer", 0, PREPARATION, lambda: float(tokenizer.exists()), lambda work: work.prepare()),
         Step(
             "base",
             "backbone",
@@ -120,10 +120,6 @@ def _step_tokens(sizes: Sizes) -> int:
 def _contender_tokens(sizes: Sizes, steps: int) -> int:
     """Tokens of so many steps of LM2, quiet text with them; the others read as many in more steps."""
     return (_step_tokens(sizes) + sizes.quiet_segments * sizes.recipe.segment_length) * steps
-
-
-def _exists(config: ReproduceConfig, name: str) -> Callable[[], float]:
-    return lambda: float((config.out / name).exists())
 
 
 def _trained(config: ReproduceConfig, name: str, steps: int) -> float:

@@ -39,9 +39,8 @@ class Work:
     def train_base(self) -> None:
         """Train the backbone on single segments."""
         recipe, tokenizer = self.sizes.recipe, material.load_tokenizer(self.config)
-        run = training_run(
-            recipe, "base", self.rows(), partial(_base, recipe, len(tokenizer)), self.config.out / "base", self._seed
-        )
+        start = partial(_base, recipe, len(tokenizer))
+        run = training_run(recipe, "base", self.rows(), start, self.config.out / "base", self.config.seed)
         tokens = training_tokens(run, recipe, self.rows(), "base")
         train_folder(run, tokenizer, tokens, attrgetter("backbone"))
 
@@ -64,10 +63,6 @@ class Work:
             self._rows = material.training_rows(self.config, self.sizes)
         return self._rows
 
-    @property
-    def _seed(self) -> int:
-        return self.config.seed
-
     def _training(self, name: str, rate: float, folder: Path) -> tuple[RunConfig, int]:
         """The whole training of a contender, whose time counts from here, and its tokens."""
         recipe = replace(recipe_of(self.sizes, name), learning_rate=rate)
@@ -75,7 +70,7 @@ class Work:
             self._held_out = material.validation_rows(self.config, self.sizes)
         validator = validation.Validator(*validation.held_out(self._held_out, self.sizes), folder)
         start = partial(_start, self.config.out / "base" / MODEL_FOLDER, name, self.sizes)
-        run = training_run(recipe, name, self.rows(), start, folder, self._seed)
+        run = training_run(recipe, name, self.rows(), start, folder, self.config.seed)
         every = validation_steps(self.sizes, name)  # of checkpoints, too: the seconds up to one are then in its line
         run = replace(run, evaluation=validator, evaluation_every=every, save_every=every)
         if name == "lm2":
