@@ -103,14 +103,14 @@ class FileSource:
 
     def parts(self) -> list[Part]:
         """Raises ValueError if there is no file to read."""
-        groups: list[list[Path]] = [[]]
+        groups: list[list[tuple[Path, int]]] = [[]]
         filled, total = 0, 0
         for file in self.files():
             size = file.stat().st_size
             if groups[-1] and filled + size > PART_BYTES:
                 groups.append([])
                 filled = 0
-            groups[-1].append(file)
+            groups[-1].append((file, size))
             filled += size
             total += size
         with counted(f"reading the files of {self.name} to know them again", total, transient=True) as advance:
@@ -130,16 +130,15 @@ class FileSource:
             raise ValueError(f"{self.path} holds 0 files ending in {', '.join(SUFFIXES)}: give a folder that has some")
         return files
 
-    def _part(self, files: list[Path], advance: Callable[[float], None]) -> FilePart:
+    def _part(self, files: list[tuple[Path, int]], advance: Callable[[float], None]) -> FilePart:
         # Known by all that they hold, which takes minutes for 100 GB where tokenizing takes hours: a size stays when a
         # file is changed, and a time of change does not when it is copied to go on elsewhere.
-        root, listed, total = self.path if self.path.is_dir() else self.path.parent, [], 0
-        for file in files:
+        root, listed = self.path if self.path.is_dir() else self.path.parent, []
+        for file, size in files:
             listed.append([file.relative_to(root).as_posix(), content_digest(file, SUFFIXES)])
-            size = file.stat().st_size
             advance(size)
-            total += size
-        return FilePart(tuple(files), self.column, json.dumps([self.column, *listed]), total)
+        paths, sizes = zip(*files, strict=True)
+        return FilePart(paths, self.column, json.dumps([self.column, *listed]), sum(sizes))
 
 
 def parse_source(text: str, column: str = "text") -> Source:

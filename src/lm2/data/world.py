@@ -171,9 +171,9 @@ SIMULATORS: dict[str, Callable[[str, Dice], Simulator]] = {
     **dict.fromkeys(("qa9", "qa10"), Rumours),
 }
 TASKS = tuple(sorted(SIMULATORS, key=lambda task: int(task[2:])))
+"""The tasks that can be simulated."""
 MOST_FACTS = {"qa4": Rooms.n_facts}
 """Where a story cannot go on for ever."""
-"""The tasks that can be simulated."""
 
 
 def _simulator(task: str, rng: np.random.Generator) -> Simulator:
