@@ -93,16 +93,13 @@ class Problems:
 
     def note(self, error: ValueError | OSError) -> None:
         """Note what an error says; one that was raised here is taken apart again."""
-        self.found.extend(part.rstrip(".") for part in _parts(error))
+        parts = error.parts if isinstance(error, _Several) else [sentence(error)]
+        self.found.extend(part.rstrip(".") for part in parts)
 
     def raise_all(self) -> None:
         """Raises ValueError if anything was noted."""
         if self.found:
             raise _Several(dict.fromkeys(self.found))
-
-
-def _parts(error: ValueError | OSError) -> Iterable[str]:
-    return error.parts if isinstance(error, _Several) else [sentence(error)]
 
 
 class _Several(ValueError):

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from lm2.environment import commit, git
+from lm2.evaluation.page import table as markdown
 from lm2.evaluation.statistics import t_interval, wilson
 from lm2.files import write_text
 from lm2.study.config import BASE, Job, Sizes, StudyConfig, describe
@@ -71,11 +72,12 @@ def table(task: str, jobs: list[Job]) -> str:
             results.setdefault(job.variant, []).append(read_result(job) or {"status": "missing"})
     lengths = sorted({int(n) for runs in results.values() for run in runs for n in run.get("accuracy", {})})
     pairs = _hazard_pair(lengths)
-    header = ["variant", "seeds", *map(str, lengths), f"h {pairs[0]}-{pairs[1]}" if pairs else "h"]
+    hazards = f"h {pairs[0]}-{pairs[1]}" if pairs else "h"
+    header = ["variant", "seeds", *map(str, lengths), hazards, *BANK_HEADERS, "minutes"]
     rows = [_row(name, runs, lengths, pairs) for name, runs in results.items()]
     rows = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
-    constant = _constants(results, lengths)
-    return _markdown([[*header, *BANK_HEADERS, "minutes"], *rows, ["best constant answer", "", *constant, *[""] * 6]])
+    constant = ["best constant answer", "", *_constants(results, lengths), *[""] * 6]
+    return markdown(header, [*rows, constant], len(header))
 
 
 def learned(result: dict[str, Any]) -> bool:
@@ -163,8 +165,3 @@ def _commit() -> str:
     if found is None:
         return "unknown"
     return found[:12] + ("+" if (git("status", "--porcelain", "--untracked-files=no") or "").strip() else "")
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
