@@ -8,7 +8,7 @@ Shape suffixes as in `lm2.layout`; here the rows R are lanes. G is documents.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 import torch
@@ -87,9 +87,10 @@ class PackedLayout(Layout):
     size_RC: its tokens. All on the CPU.
     """
 
-    document_RC: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
-    first_RC: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
-    size_RC: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
+    _: KW_ONLY
+    document_RC: Tensor
+    first_RC: Tensor
+    size_RC: Tensor
 
     @cached_property
     def _segment_RS(self) -> Tensor:
@@ -180,8 +181,7 @@ def plan_documents(
         device,
         lane.view(shape).to(device),
         column.view(shape).to(device),
-        None,
-        document_RC,
-        first_RC,
-        size_RC,
+        document_RC=document_RC,
+        first_RC=first_RC,
+        size_RC=size_RC,
     )
