@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from lm2.data.babi import Question, Sample, Story, samples
 from lm2.data.babilong import compose, draw_offsets, merge, take_background
+from lm2.data.packing import IGNORED
 from lm2.data.pool import TokenPool
 from lm2.data.tokenizer import opening
 from lm2.data.world import MOST_FACTS, simulate, simulate_dense
 
-IGNORED = -100
 TRIES = 1000
 """Stories drawn for one row or sample before the request is called impossible."""
 

@@ -5,7 +5,6 @@ A backbone first learns on single segments to tell people apart: with memory fro
 """
 
 import itertools
-import os
 from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from lm2.data.tokenizer import read_as_sentences, train_tokenizer
 from lm2.demo.contender import training_run
 from lm2.demo.recipe import Phase, Recipe, contender, new_backbone
 from lm2.gguf import base_config
+from lm2.processes import share
 from lm2.recipes.findings import Findings, NoRows, stand_in
 from lm2.recipes.options import BooksOptions
 from lm2.recipes.plan import ModelOf, Plan, last_model
@@ -99,7 +99,7 @@ def books(options: BooksOptions) -> Plan:
 
 def _check_passes(options: BooksOptions, recipe: Recipe, findings: Findings) -> None:
     """A pass has whole rows of every length."""
-    passes = options.accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    passes = options.accumulation * share()[1]
     longest = max(segments for phase in recipe.phases for segments in phase.segments)
     if passes < 1:
         return  # which the run itself refuses

@@ -1,6 +1,5 @@
 """Train a model that has a memory: on bAbI's questions in long texts, and on conversations about long documents."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from lm2.data.chat import ChatRows
 from lm2.data.stories import StoryRows, check_stories
 from lm2.folders import read_whole
 from lm2.modeling import LM2ForCausalLM
+from lm2.processes import share
 from lm2.recipes.findings import Findings, NoRows
 from lm2.recipes.options import BabilongOptions, FinetuneOptions, SftOptions
 from lm2.recipes.plan import ModelOf, Plan, one_phase
@@ -53,7 +53,7 @@ def babilong_run(
     stages = tuple(
         Stage(steps=options.steps, segments=lengths[: n + 1], rows=options.rows) for n in range(len(lengths))
     )
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = share()[1]
     findings.problems.need(
         not options.roll_outs or processes == 1,
         f"roll_outs train in one process, and there are {processes}: leave roll_outs out, or start one",
