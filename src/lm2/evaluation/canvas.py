@@ -20,8 +20,9 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def heat_map(panel: Any, values: Sequence[Sequence[float]], lengths: Sequence[str], rows: Sequence[str]) -> Any:
-    """Draw per cent by length, each with its number; the image, for a colour bar."""
+def heat_map(panel: Any, shares: Sequence[Sequence[float | None]], lengths: Sequence[str], rows: Sequence[str]) -> Any:
+    """Draw shares by length, each with its number in per cent; the image, for a colour bar."""
+    values = [[float("nan") if share is None else 100 * share for share in row] for row in shares]
     panel.set_facecolor("0.85")  # a cell without a number stays grey
     image = panel.imshow(values, vmin=0, vmax=100, cmap="RdYlGn", aspect="auto")
     for y, row in enumerate(values):

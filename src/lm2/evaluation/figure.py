@@ -5,7 +5,7 @@ from typing import Any
 
 from lm2.evaluation.canvas import heat_map, new_figure, save
 from lm2.evaluation.controls import MAIN, QUESTION
-from lm2.evaluation.report import CONSTANT, ordered
+from lm2.evaluation.report import CONSTANT, lengths_of, mean_rows, tasks_of
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that differ for every kind of colour vision (Okabe and Ito)."""
@@ -16,8 +16,7 @@ LINES = {"plain": "-", "carried": "-", "reset": "--", "frozen": "-.", "exchanged
 
 def draw_heat_map(report: dict[str, Any], path: Path) -> None:
     """Write the heat map: a panel for each model, its own way of working. Needs matplotlib (extra `plot`)."""
-    tasks = ordered(cell["task"] for cell in report["cells"])
-    lengths = ordered(cell["length"] for cell in report["cells"])
+    tasks, lengths = tasks_of(report), lengths_of(report)
     names = list(report["models"])
     size = (1.8 + len(names) * (0.8 + 0.62 * len(lengths)), 1.7 + 0.42 * len(tasks))
     figure = new_figure(*size)
@@ -25,7 +24,8 @@ def draw_heat_map(report: dict[str, Any], path: Path) -> None:
     image = None
     for panel, name in zip(panels, names, strict=True):
         cells = {(c["task"], c["length"]): c for c in report["cells"] if c["model"] == name and c["condition"] in MAIN}
-        image = _panel(panel, cells, tasks, lengths)
+        shares = [[cells.get((task, length), {}).get("accuracy") for length in lengths] for task in tasks]
+        image = heat_map(panel, shares, lengths, tasks)
         panel.set_title(name, fontsize=9)
     assert image is not None
     figure.colorbar(image, ax=panels, label="right answers, %")
@@ -33,25 +33,16 @@ def draw_heat_map(report: dict[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def _panel(panel: Any, cells: dict, tasks: list[str], lengths: list[str]) -> Any:
-    def shown(task: str, length: str) -> float:
-        accuracy = cells[task, length]["accuracy"] if (task, length) in cells else None
-        return float("nan") if accuracy is None else 100 * accuracy
-
-    return heat_map(panel, [[shown(task, length) for length in lengths] for task in tasks], lengths, tasks)
-
-
 def draw_curves(report: dict[str, Any], path: Path) -> None:
     """Write the curves: the mean over tasks by length, for each model and condition. Needs matplotlib.
 
     Rows of means that have a `low` and a `high`, too, are shaded between them.
     """
-    lengths = ordered(cell["length"] for cell in report["cells"])
+    lengths = lengths_of(report)
     figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     names = list(report["models"])
-    for model, condition in dict.fromkeys((row["model"], row["condition"]) for row in report["means"]):
-        rows = {r["length"]: r for r in report["means"] if (r["model"], r["condition"]) == (model, condition)}
+    for (model, condition), rows in mean_rows(report).items():
         at = [x for x, n in enumerate(lengths) if n in rows and rows[n]["mean"] is not None]
         if at:
             shown, look = [rows[lengths[x]] for x in at], _look(model, condition, names)
@@ -62,7 +53,7 @@ def draw_curves(report: dict[str, Any], path: Path) -> None:
     axes.set_xticks(range(len(lengths)), lengths)
     axes.set_ylim(0, 103)
     axes.set_xlabel("length of the text, tokens")
-    tasks = ordered(cell["task"] for cell in report["cells"])
+    tasks = tasks_of(report)
     axes.set_ylabel(f"right answers, {tasks[0] if len(tasks) == 1 else 'mean over tasks'}, % ({report['rule']} rule)")
     axes.grid(axis="y", color="0.88", lw=0.8)
     axes.set_axisbelow(True)

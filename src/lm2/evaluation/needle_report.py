@@ -97,13 +97,9 @@ def draw(report: dict[str, Any], path: Path) -> None:
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     for panel, model in zip(panels, models, strict=True):
         found = {(one["depth"], one["length"]): one["accuracy"] for one in model["cells"]}
-        values = [[_percent(found[depth, length]) for length in lengths] for depth in depths]
-        image = heat_map(panel, values, [f"{length:,}" for length in lengths], [f"{depth} %" for depth in depths])
+        shares = [[found[depth, length] for length in lengths] for depth in depths]
+        image = heat_map(panel, shares, [f"{length:,}" for length in lengths], [f"{depth} %" for depth in depths])
         panel.set_title(model["name"], fontsize=9)
     panels[0].set_ylabel("depth of what is asked")
     figure.colorbar(image, ax=panels, label="right answers, %")
     save(figure, path)
-
-
-def _percent(accuracy: float | None) -> float:
-    return float("nan") if accuracy is None else 100 * accuracy

@@ -7,7 +7,7 @@ from typing import Any
 from lm2.environment import in_words
 from lm2.evaluation.anchors import LEADERBOARD, PAPER, anchors, source
 from lm2.evaluation.controls import MAIN, QUESTION
-from lm2.evaluation.report import CONSTANT, ordered
+from lm2.evaluation.report import CONSTANT, lengths_of, mean_rows, tasks_of
 
 DASH = "too long"
 SHOWN = (*MAIN, QUESTION)
@@ -36,7 +36,7 @@ class Published:
 
 def published(report: dict[str, Any]) -> list[Published]:
     """The published models that have a number for a cell of the report."""
-    tasks, lengths = ordered(c["task"] for c in report["cells"]), _lengths(report)
+    tasks, lengths = tasks_of(report), lengths_of(report)
     found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
     for anchor in anchors():
         if anchor.task in tasks and anchor.length in lengths:
@@ -98,23 +98,12 @@ def interval(row: dict[str, Any] | None) -> str:
     return f"{100 * row['accuracy']:.1f} ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
 
 
-def _lengths(report: dict[str, Any]) -> list[str]:
-    return ordered(cell["length"] for cell in report["cells"])
-
-
-def _mean_rows(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for row in report["means"]:
-        found.setdefault((row["model"], row["condition"]), {})[row["length"]] = row
-    return found
-
-
 def _means(report: dict[str, Any], beside: Sequence[Published]) -> str:
-    lengths, found = _lengths(report), _mean_rows(report)
-    tasks = ordered(cell["task"] for cell in report["cells"])
+    lengths, found = lengths_of(report), mean_rows(report)
+    tasks = tasks_of(report)
     kinds = [("mean", "all")] + ([("mean_without_qa7", "without qa7")] if "qa7" in tasks and len(tasks) > 1 else [])
     rows = [
-        [_label(model, condition), label, *_values(row, lengths, kind)]
+        [_label(model, condition), label, *values(row, lengths, kind)]
         for (model, condition), row in found.items()
         if condition in SHOWN
         for kind, label in kinds
@@ -129,20 +118,17 @@ def _label(model: str, condition: str) -> str:
     return f"{model}, question only" if condition == QUESTION else model
 
 
-def _values(row: dict[str, dict[str, Any]], lengths: list[str], kind: str) -> list[str]:
+def values(row: dict[str, dict[str, Any]], lengths: list[str], kind: str = "mean") -> list[str]:
+    """The means of a row of `mean_rows`; nothing where it has none."""
     return [percent(row[length][kind]) if length in row else "" for length in lengths]
 
 
 def _tasks(report: dict[str, Any], beside: Sequence[Published]) -> list[str]:
-    return [
-        part
-        for task in ordered(cell["task"] for cell in report["cells"])
-        for part in (f"### {task}", _task(report, task, beside))
-    ]
+    return [part for task in tasks_of(report) for part in (f"### {task}", _task(report, task, beside))]
 
 
 def _task(report: dict[str, Any], task: str, beside: Sequence[Published]) -> str:
-    lengths = _lengths(report)
+    lengths = lengths_of(report)
     cells = [cell for cell in report["cells"] if cell["task"] == task and cell["condition"] in SHOWN]
     rows = [
         [_label(model, condition), *_row(cells, lengths, model, condition)]
@@ -164,11 +150,11 @@ def _constant(cell: dict[str, Any] | None) -> str:
 
 
 def _controls(report: dict[str, Any]) -> str:
-    lengths, found = _lengths(report), _mean_rows(report)
+    lengths, found = lengths_of(report), mean_rows(report)
     memories = {model for model, condition in found if condition == "carried"}
     if not memories:
         return "No model of this report has a memory."
-    rows = [[m, c, *_values(row, lengths, "mean")] for (m, c), row in found.items() if m in memories]
+    rows = [[m, c, *values(row, lengths)] for (m, c), row in found.items() if m in memories]
     return table(["model", "condition", *lengths], rows, 2)
 
 

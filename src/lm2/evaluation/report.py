@@ -182,6 +182,24 @@ def ordered(values: Iterable[str]) -> list[str]:
     return sorted(set(values), key=lambda value: int(value[2:]) if value.startswith("qa") else n_tokens(value))
 
 
+def tasks_of(report: dict[str, Any]) -> list[str]:
+    """The tasks of a report."""
+    return ordered(cell["task"] for cell in report["cells"])
+
+
+def lengths_of(report: dict[str, Any]) -> list[str]:
+    """The lengths of a report."""
+    return ordered(cell["length"] for cell in report["cells"])
+
+
+def mean_rows(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """The means of a report by model and condition, and then by length."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in report["means"]:
+        found.setdefault((row["model"], row["condition"]), {})[row["length"]] = row
+    return found
+
+
 def save(report: dict[str, Any], path: Path) -> None:
     """Write the JSON file, one cell a line."""
     write_text(path, by_rows(report) + "\n")

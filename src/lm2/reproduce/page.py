@@ -10,8 +10,8 @@ from rich.markdown import Markdown
 from lm2.environment import with_one_thread
 from lm2.evaluation.controls import QUESTION
 from lm2.evaluation.figure import draw_curves
-from lm2.evaluation.page import Published, interval, markdown, percent, published, table
-from lm2.evaluation.report import CONSTANT, ordered
+from lm2.evaluation.page import Published, interval, markdown, percent, published, table, values
+from lm2.evaluation.report import CONSTANT, lengths_of, mean_rows, ordered, tasks_of
 from lm2.evaluation.statistics import p_value
 from lm2.files import by_rows, write_text
 from lm2.reproduce.config import ReproduceConfig
@@ -103,8 +103,7 @@ def _published_claims(claimed: Report, far: Report) -> list[str]:
     """The mean over tasks and claimed lengths, as far as published, and qa1 at the longest length; nothing without."""
     if not far["cells"]:
         return []
-    tasks, lengths = ordered(c["task"] for c in claimed["cells"]), ordered(c["length"] for c in claimed["cells"])
-    longest = ordered(c["length"] for c in far["cells"])[-1]
+    tasks, lengths, longest = tasks_of(claimed), lengths_of(claimed), lengths_of(far)[-1]
     at_longest = {row.model: row.mean(["qa1"], longest) for row in _anchors(far)}
     rows = []
     for row in _anchors(claimed):
@@ -122,12 +121,8 @@ def _anchors(report: Report) -> list[Published]:
 
 def _means(report: Report) -> str:
     """Our means by length, and under them what is published."""
-    lengths, tasks = ordered(c["length"] for c in report["cells"]), ordered(c["task"] for c in report["cells"])
-    rows = {}
-    for row in report["means"]:
-        if row["condition"] != QUESTION:
-            rows.setdefault(row["model"], {})[row["length"]] = percent(row["mean"])
-    ours = [[model, *(row.get(length, "") for length in lengths)] for model, row in rows.items()]
+    lengths, tasks = lengths_of(report), tasks_of(report)
+    ours = [[model, *values(row, lengths)] for (model, asked), row in mean_rows(report).items() if asked != QUESTION]
     return table(["model", *lengths], ours + published_rows(report["cells"], tasks, lengths))
 
 
@@ -147,16 +142,12 @@ def _qa1(main: Report, far: Report) -> list[str]:
 
 
 def _controls(report: Report) -> list[str]:
-    lengths = ordered(c["length"] for c in report["cells"])
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for row in report["means"]:
-        if row["model"] != CONSTANT:
-            rows.setdefault((row["model"], row["condition"]), {})[row["length"]] = percent(row["mean"])
+    lengths = lengths_of(report)
     text = (
         "Means over tasks, of fewer samples than above: the memory reset at each segment, not written after half of "
         "the text, and exchanged for that of another story."
     )
-    found = [[*who, *(row[n] for n in lengths)] for who, row in rows.items()]
+    found = [[*who, *values(row, lengths)] for who, row in mean_rows(report).items() if who[0] != CONSTANT]
     return ["## Controls", text, table(["model", "condition", *lengths], found, 2)]
 
 
