@@ -25,7 +25,7 @@ from lm2.gguf import base_config
 from lm2.processes import share
 from lm2.recipes.findings import Findings, NoRows, stand_in
 from lm2.recipes.options import BooksOptions
-from lm2.recipes.plan import ModelOf, Plan, last_model
+from lm2.recipes.plan import ModelOf, Plan, last_model, planned
 from lm2.recipes.retrofit import start_model
 from lm2.retrofit import add_memory, with_memory
 from lm2.training import RunConfig
@@ -85,16 +85,7 @@ def books(options: BooksOptions) -> Plan:
         rows = findings.find(make)
     phases = {} if config is None else _phases(options, recipe, rows or NoRows(), findings, config)
     _check_passes(options, recipe, findings)
-    findings.problems.raise_all()
-    assert config is not None
-    return Plan(
-        recipe="books",
-        options=options,
-        config=config,
-        phases=phases,
-        tokenizer=tokenizer,
-        missing=findings.missing,
-    )
+    return planned("books", options, findings, config, tokenizer, phases)
 
 
 def _check_passes(options: BooksOptions, recipe: Recipe, findings: Findings) -> None:

@@ -70,6 +70,27 @@ class Plan:
         return json.loads(json.dumps(described | {"model": self.config.to_diff_dict(), "phases": phases}, default=str))
 
 
+def planned(
+    recipe: str,
+    options: Any,
+    findings: Findings,
+    config: LM2Config | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    phases: dict[str, RunConfig],
+) -> Plan:
+    """A plan of these phases. Raises ValueError with everything that is wrong, of which a missing shape is a part."""
+    findings.problems.raise_all()
+    assert config is not None
+    return Plan(
+        recipe=recipe,
+        options=options,
+        config=config,
+        phases=phases,
+        tokenizer=tokenizer,
+        missing=findings.missing,
+    )
+
+
 def one_phase(
     recipe: str,
     options: Any,
@@ -80,16 +101,7 @@ def one_phase(
 ) -> Plan:
     """A plan of one run. Raises ValueError with everything that is wrong, found before or by making the run."""
     run = findings.check(run_of)
-    findings.problems.raise_all()
-    assert run is not None
-    return Plan(
-        recipe=recipe,
-        options=options,
-        config=config,
-        phases={run.output_dir.name: run},
-        tokenizer=tokenizer,
-        missing=findings.missing,
-    )
+    return planned(recipe, options, findings, config, tokenizer, {} if run is None else {run.output_dir.name: run})
 
 
 def last_model(folder: Path) -> PreTrainedModel:

@@ -18,7 +18,7 @@ from lm2.data.store import Store
 from lm2.gguf import base_config, load_base
 from lm2.recipes.findings import Findings, stand_in
 from lm2.recipes.options import RetrofitOptions
-from lm2.recipes.plan import ModelOf, Plan
+from lm2.recipes.plan import ModelOf, Plan, planned
 from lm2.retrofit import add_memory, with_memory
 from lm2.training import RunConfig, Stage
 
@@ -38,16 +38,7 @@ def retrofit(options: RetrofitOptions) -> Plan:
     phases = _phases(options, findings, partial(start_model, options.base, **memory), config, tokenizer)
     asked = options.memory_steps or options.steps
     findings.problems.need(bool(asked), "memory_steps and steps are 0, so there is nothing to do: raise one of them")
-    findings.problems.raise_all()
-    assert config is not None
-    return Plan(
-        recipe="retrofit",
-        options=options,
-        config=config,
-        phases=phases,
-        tokenizer=tokenizer,
-        missing=findings.missing,
-    )
+    return planned("retrofit", options, findings, config, tokenizer, phases)
 
 
 def _phases(
