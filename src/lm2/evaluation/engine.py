@@ -28,9 +28,6 @@ from lm2.progress import TimeLeft
 
 LEAST_TOKENS = 150
 """What a sample without background is taken to cost, in tokens: for the progress bar only."""
-COST = {QUESTION: 0.0}
-"""How many readings of the text a condition takes; 1 if not named."""
-
 Cell = tuple[str, str]
 """Task and length."""
 
@@ -53,8 +50,9 @@ class Job(NamedTuple):
         return self.other.index if self.condition == "exchanged" and self.other is not None else None
 
     @property
-    def cost(self) -> float:
-        return max(LEAST_TOKENS, n_tokens(self.cell[1])) * COST.get(self.condition, 1.0) + LEAST_TOKENS
+    def cost(self) -> int:
+        text = 0 if self.condition == QUESTION else max(LEAST_TOKENS, n_tokens(self.cell[1]))
+        return text + LEAST_TOKENS
 
 
 class Asked(NamedTuple):

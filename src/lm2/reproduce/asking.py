@@ -21,7 +21,7 @@ from lm2.training.folder import MODEL_FOLDER
 Rule = Literal["official", "word"]
 SHORTEST = 300
 """What a text without background costs, in tokens."""
-READS = {"reset": 1, "frozen": 1, "exchanged": 0, "question": 0}
+READS = {"exchanged": 0, "question": 0}
 """How often a condition reads the text; 1 if not named."""
 
 
