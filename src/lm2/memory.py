@@ -8,9 +8,8 @@ under autocast and with bfloat16 weights: the largest bfloat16 below 1 is 0.996,
 forget gate forgets.
 """
 
-import functools
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +56,7 @@ def _signed_cosines(width: int, seed: int) -> Tensor:
     return (basis * sign).float()
 
 
-_kept_cosines = functools.cache(_signed_cosines)  # every block asks in every call, and those of 2,048 slots take 45 ms
+_kept_cosines = cache(_signed_cosines)  # every block asks in every call, and those of 2,048 slots take 45 ms
 
 
 def normalise(bank_RND: Tensor) -> Tensor:
@@ -212,7 +211,7 @@ class LM2Memory(nn.Module):
             norm_RSND, bank_RND = self.scan(q_RSTD, rho_RSTH, u_RSTD, bank_RND, complete_RS, cut_RS, fresh_RS, keep)
             out_RSTD = self.gate(self.read(q_RSTD, norm_RSND))
             if x_RSTD.shape[1] == 1 and torch.is_grad_enabled():
-                out_RSTD = out_RSTD + self._zero()
+                out_RSTD = out_RSTD + zero_from(self)
         return out_RSTD.to(x_RSTD.dtype), bank_RND
 
     def step(
@@ -243,7 +242,7 @@ class LM2Memory(nn.Module):
             parts = self.project(segment_RTD[:, None])
             with torch.autocast(x_RTD.device.type, enabled=False):
                 _, bank_RND = self.scan(*parts, bank_RND, complete_R[:, None], None, None, keep=True)
-        out_RTD = out_RTD + self._zero() if learns else out_RTD
+        out_RTD = out_RTD + zero_from(self) if learns else out_RTD
         return out_RTD.to(x_RTD.dtype), bank_RND, None if learns or complete_R.any() else contents
 
     def query(self, x: Tensor) -> Tensor:
@@ -381,9 +380,10 @@ class LM2Memory(nn.Module):
     def _scores(self, q_RHTE: Tensor, k_RKNE: Tensor) -> Tensor:
         return q_RHTE @ self._per_query_head(k_RKNE).transpose(-1, -2) * q_RHTE.shape[-1] ** -0.5
 
-    def _zero(self) -> Tensor:
-        """0, reached from every parameter: one segment feels no write, but optimizers and DDP need each gradient."""
-        return torch.stack([parameter.float().sum() * 0 for parameter in self.parameters()]).sum()
+
+def zero_from(memory: nn.Module) -> Tensor:
+    """0, reached from every parameter: one segment feels no write, but optimizers and DDP need each gradient."""
+    return torch.stack([parameter.float().sum() * 0 for parameter in memory.parameters()]).sum()
 
 
 def _join(x_RHNE: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from lm2.baselines.segments import Memory, MemoryTokens, SegmentedConfig, SegmentedForCausalLM, SegmentState
-from lm2.memory import Float32Linear, MemoryLinear
+from lm2.memory import Float32Linear, MemoryLinear, zero_from
 
 # B = rows, T = segment length, M = write tokens, X = T + M, D = width, E = d_mem, K = width of a key = 2 nu E
 
@@ -216,10 +216,8 @@ class ARMTForCausalLM(SegmentedForCausalLM):
         )
 
     def _loss(self, hidden_ND: Tensor, target_BA: Tensor, num_items: Tensor | int | None) -> Tensor:
-        """The cross-entropy, and 0 reached from every parameter of the memory: a row of one segment feels no write, but
-        optimizers and DDP need each gradient."""
-        zero = torch.stack([parameter.float().sum() * 0 for parameter in self.memory.parameters()]).sum()
-        return super()._loss(hidden_ND, target_BA, num_items) + zero
+        """The cross-entropy, from which every parameter of the memory has a gradient."""
+        return super()._loss(hidden_ND, target_BA, num_items) + zero_from(self.memory)
 
 
 @dataclass(frozen=True)
