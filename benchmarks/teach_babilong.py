@@ -115,8 +115,6 @@ def watched_slots(memory: LM2Memory) -> Generator[Callable[[Tensor], Tensor]]:
     are both read and written with.
     """
     seen: dict[str, Tensor] = {}
-    named = ("q", memory.q_norm), ("k", memory.k_norm)
-    hooks = [norm.register_forward_hook(lambda _, x, out, name=name: seen.update({name: out})) for name, norm in named]
 
     def scores(at_RL: Tensor) -> Tensor:
         q_RSTHE = seen["q"]
@@ -126,11 +124,11 @@ def watched_slots(memory: LM2Memory) -> Generator[Callable[[Tensor], Tensor]]:
         q_BHE, k_BHNE = q_RSTHE[row_B, segment_B, token_B], k_RSHNE[row_B, segment_B]
         return torch.einsum("bhe,bhne->bhn", q_BHE, k_BHNE) * q_BHE.shape[-1] ** -0.5
 
-    try:
+    with (
+        memory.q_norm.register_forward_hook(lambda _, x, q: seen.update(q=q)),
+        memory.k_norm.register_forward_hook(lambda _, x, k: seen.update(k=k)),
+    ):
         yield scores
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def shortfall(rhos: Sequence[Tensor], at_BL: Tensor) -> Tensor:
