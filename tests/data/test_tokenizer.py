@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from lm2.data.babi import ACTORS, PLACES, read_stories
-from lm2.data.tokenizer import babi_words, opening, read_as_sentences, train_tokenizer
+from lm2.data.tokenizer import babi_words, closing, opening, read_as_sentences, train_tokenizer
 from tests.data.texts import generated
 
 
@@ -44,6 +44,7 @@ def test_a_text_begins_with_the_start_token(tokenizer):
     assert (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token) == ("<pad>", "<bos>", "<eos>")
     assert tokenizer(" Mary")["input_ids"] == [*opening(tokenizer), *encode(tokenizer, " Mary")]
     assert opening(tokenizer) == [tokenizer.bos_token_id]
+    assert closing(tokenizer) == []
     assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
 
 

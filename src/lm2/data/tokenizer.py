@@ -26,6 +26,12 @@ def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [bos] if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
+def closing(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts behind a text by itself: its end token, or nothing. What goes on must not follow one."""
+    eos = tokenizer.eos_token_id
+    return [eos] if eos is not None and tokenizer("a")["input_ids"][-1:] == [eos] else []
+
+
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, single_tokens: Sequence[str] = babi_words()
 ) -> PreTrainedTokenizerFast:

@@ -7,6 +7,9 @@ complete, after the last real token of that row has been scored.
 What all inputs of a task begin with, such as its worked examples, is run once; each input goes on from a copy of that
 state, and its logits are those of the tokens behind. The harness finds them, since it counts from their end.
 
+Some tokenizers put an end token behind a text, and the harness would find that where it looks for the answer, or have
+the model go on behind it: here it is left out.
+
 It would cut inputs from the left to the configuration's maximum length. Models with a memory have none; for the others
 an input that does not fit stops the run.
 
@@ -32,6 +35,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm2.baselines.segments import SegmentedForCausalLM
+from lm2.data.tokenizer import closing
 from lm2.errors import in_a_line
 from lm2.evaluation.runners.attention import max_positions, reads_in_parts
 from lm2.evaluation.runners.decoding import shared_start
@@ -71,6 +75,7 @@ class HarnessModel(HFLM):
             max_length=max_length or max_positions(model) or UNLIMITED,
         )
         self.advance, self.longest = advance, 0
+        self._closing = closing(tokenizer)
         self._head: tuple[int, Cache] | None = None
         self._in_parts = reads_in_parts(model)
 
@@ -85,6 +90,10 @@ class HarnessModel(HFLM):
         self._head = self._read_head([context for _, context, _ in requests])
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, *args: Any, **kwargs: Any) -> list[int]:
+        ids = super().tok_encode(string, add_special_tokens, *args, **kwargs)
+        return ids[:-1] if self._closing and ids[-1:] == self._closing else ids
+
     def tok_batch_encode(
         self,
         strings: list[str],
@@ -94,6 +103,8 @@ class HarnessModel(HFLM):
     ) -> tuple[Tensor, Tensor]:
         """Prompts to generate from; here the harness would cut to `left_truncate_len`."""
         ids_BL, mask_BL = super().tok_batch_encode(strings, padding_side)
+        if self._closing and padding_side == "left" and (ids_BL[:, -1] == self._closing[0]).all():
+            ids_BL, mask_BL = ids_BL[:, :-1], mask_BL[:, :-1]
         self._check_lengths(mask_BL.sum(1).tolist(), left_truncate_len)
         return ids_BL, mask_BL
 
