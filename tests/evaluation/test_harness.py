@@ -41,3 +41,15 @@ def test_an_end_token_that_a_tokenizer_puts_behind_a_text_is_left_out(harness):
     assert ending.longest == usual.longest
     prompts = zip(ending.tok_batch_encode(CONTEXTS), usual.tok_batch_encode(CONTEXTS), strict=True)
     assert all(torch.equal(one, other) for one, other in prompts)
+
+
+@torch.no_grad()
+def test_a_tokenizer_without_start_and_end_tokens(harness):
+    model, words = memory_model("lm2"), other_tokenizer("$A")
+    expected = []
+    for context in CONTEXTS:
+        for answer in ANSWERS:
+            ids, n = words(context + answer, return_tensors="pt").input_ids, len(words(answer).input_ids)
+            log_p = model(ids).logits[0, -n - 1 : -1].log_softmax(-1)
+            expected.append(log_p.gather(1, ids[0, -n:, None]).sum().item())
+    assert scores(harness.HarnessModel(model, words)) == pytest.approx(expected, rel=1e-4)

@@ -162,6 +162,13 @@ def test_a_length_that_a_model_does_not_take_is_refused_before_the_first_questio
     ruler._check_limit("plain", llama(LENGTH), (LENGTH,))  # a text as long as the model takes is one that it takes
 
 
+def test_a_tokenizer_without_an_end_token_is_refused():
+    """The harness fails in the middle of a run, when it looks for the end of the first answer."""
+    with pytest.raises(ValueError, match=r"eos_token of base is None: set tokenizer\.eos_token"):
+        ruler._check_end("base", SimpleNamespace(eos_token_id=None))
+    ruler._check_end("base", SimpleNamespace(eos_token_id=0))
+
+
 def test_a_kind_that_would_cut_is_refused(tmp_path):
     with pytest.raises(ValueError, match="leave out @last"):
         ruler.run(RulerOptions(("x=somewhere@last:100",), out=tmp_path))

@@ -91,6 +91,8 @@ class HarnessModel(HFLM):
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, *args: Any, **kwargs: Any) -> list[int]:
+        if add_special_tokens is None and self.prefix_token_id is None:
+            add_special_tokens = True  # as by default, but the harness looks for no text of a token that is not there
         ids = super().tok_encode(string, add_special_tokens, *args, **kwargs)
         return ids[:-1] if self._closing and ids[-1:] == self._closing else ids
 

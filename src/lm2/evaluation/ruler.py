@@ -73,6 +73,7 @@ def ask_model(spec: ModelSpec, options: RulerOptions) -> tuple[dict[str, Any], R
     model, tokenizer = load_model(spec.source, RunnerOptions(dtype=options.dtype, device=options.device))
     _check_room(tokenizer, options.lengths)
     _check_texts(tokenizer, options.tasks, options.lengths)
+    _check_end(spec.name, tokenizer)
     _check_limit(spec.name, model, options.lengths)
     facts = describe(spec, model)
     records = Records(answers_folder(options.out, spec.name), {**options.settings(), **identity(facts)})
@@ -135,6 +136,15 @@ def _check_texts(tokenizer: Any, tasks: Sequence[str], lengths: Sequence[int]) -
                 f"--tasks names {task}, which needs {need:,} tokens with this tokenizer, whose tokens are short, and "
                 f"has {room:,}: {remedy}"
             )
+
+
+def _check_end(name: str, tokenizer: Any) -> None:
+    """The harness ends each answer at the text of the end token, and fails where there is none."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"RULER's answers end with the tokenizer's end token, and eos_token of {name} is None: set "
+            "tokenizer.eos_token to a token that it has, and save it into the model's folder"
+        )
 
 
 def _check_limit(name: str, model: Any, lengths: Sequence[int]) -> None:
