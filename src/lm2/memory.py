@@ -153,7 +153,7 @@ class LM2Memory(nn.Module):
     Tokens of segment s read M_{s-1}, and M_s exists when segment s is complete: causal by construction.
 
     Where Hugging Face's activation checkpointing is on, each write is recomputed in the backward pass: of the walk over
-    the segments only the banks are kept, not the alignments.
+    the segments only the banks are kept, not the alignments. DDP takes no reentrant checkpoint inside another one.
 
     Source: LM2 (arXiv 2502.06049), eqs. 1-6; where and why this differs: `docs/model.md`.
     """
@@ -277,7 +277,7 @@ class LM2Memory(nn.Module):
         segments = q_RSTD.shape[1]
         start_ND = initial_bank(self.slots, self.width, bank_RND.device)
         recompute = self.gradient_checkpointing and self.training
-        write = partial(self._gradient_checkpointing_func, self.write) if recompute else self.write
+        write = partial(self._gradient_checkpointing_func, self.write, use_reentrant=False) if recompute else self.write
         for s in range(segments):
             if cut_RS is not None:
                 bank_RND = _where(cut_RS[:, s], bank_RND.detach(), bank_RND)

@@ -16,7 +16,7 @@ from lm2.training import RunConfig, train
 from lm2.training.export import export
 from lm2.training.sharding import check_in_force
 from tests.distributed.loop import ROWS, STEPS, adamw, build, loop, muon, rows_of
-from tests.distributed.two_processes import CELLS, laned, lanes, sharded, tensor_parallel, trained, trainer
+from tests.distributed.two_processes import CELLS, laned, lanes, reentrant, sharded, tensor_parallel, trained, trainer
 from tests.processes import in_two_processes
 from tests.training.test_trainer import lm2, log_of, seeded
 
@@ -114,6 +114,13 @@ def test_sharded_blocks_train_as_whole_ones(tmp_path):
     with pytest.raises(ValueError, match=r"is incomplete: of .* numbers: copy the files of all processes"):
         export(tmp_path / "shards", tmp_path / "half")
     assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.dist
+@pytest.mark.timeout(1000)
+def test_reentrant_checkpoints_are_taken_by_ddp(tmp_path):
+    """A write is recomputed inside its block: of two reentrant checkpoints DDP would count its parameters twice."""
+    in_two_processes(reentrant, tmp_path)
 
 
 @pytest.mark.dist

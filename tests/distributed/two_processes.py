@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from lm2 import LM2Cache, LM2ForCausalLM
 from lm2.training import BatchRequest, LM2Trainer, RunConfig, Stage, train
@@ -122,6 +123,20 @@ def _with_muon(share: tuple[int, int]) -> list[tuple[float, float]]:
     after, options = muon(model), StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_optimizer_state_dict(model, after, get_optimizer_state_dict(model, before, options=options), options=options)
     return found + loop(model, after, *share)
+
+
+def reentrant(folder: Path) -> None:
+    """Gradients of the same rows under DDP with reentrant activation checkpoints, and without either."""
+    dist.init_process_group("gloo")
+    ids, gradients = rows_of(0, 0, ROWS), []
+    for recomputed in (False, True):
+        model = build()
+        if recomputed:
+            model.activation_checkpointing_enable({"use_reentrant": True})
+        wrapped = DistributedDataParallel(model) if recomputed else model  # kept for the backward pass, too
+        wrapped(ids, labels=ids).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(*gradients)
 
 
 def tensor_parallel(folder: Path) -> None:
