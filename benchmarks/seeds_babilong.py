@@ -22,7 +22,7 @@ from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import table
 from lm2.evaluation.report import ordered
 from lm2.evaluation.statistics import p_value, t_interval
-from lm2.files import replacing
+from lm2.files import write_text
 from lm2.reproduce.full import Shares, curves_of, shares_of
 from lm2.reproduce.results import Report
 from lm2.reproduce.sizes import FULL
@@ -178,8 +178,7 @@ def main(options: Options) -> None:
     shares = shares_of([run.reports for run in runs], "official")
     draw_curves(curves_of(shares), options.out.parent / picture(options.out))
     text = page(runs, options.out)
-    with replacing(options.out) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_text(options.out, text)
     print(text)
 
 
