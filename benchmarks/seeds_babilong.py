@@ -20,7 +20,7 @@ import tyro
 from lm2.evaluation.controls import MAIN
 from lm2.evaluation.figure import draw_curves
 from lm2.evaluation.page import table
-from lm2.evaluation.report import ordered
+from lm2.evaluation.report import lengths_of, mean_rows, ordered
 from lm2.evaluation.statistics import p_value, t_interval
 from lm2.files import write_text
 from lm2.reproduce.full import Shares, curves_of, shares_of
@@ -87,10 +87,15 @@ def read(files: Sequence[Path]) -> list[Run]:
     return sorted(runs, key=lambda run: run.seed)
 
 
+def shares_over(runs: Sequence[Run]) -> Shares:
+    """Right answers of every cell, a share for each seed."""
+    return shares_of([run.reports for run in runs], "official")
+
+
 def page(runs: Sequence[Run], out: Path) -> str:
     """The whole page."""
     links = [f"[{run.seed}]({Path(os.path.relpath(run.page, out.parent)).as_posix()})" for run in runs]
-    shares = shares_of([run.reports for run in runs], "official")
+    shares = shares_over(runs)
     tasks = ordered(task for _, task, _ in shares)
     first = {key: own for key, own in shares.items() if key[1] == tasks[0]}
     parts = [
@@ -162,21 +167,22 @@ def claims(runs: Sequence[Run]) -> list[str]:
 
 def by_length(shares: Shares) -> str:
     """A model in a row: the mean over tasks and seeds at each length."""
-    rows = curves_of(shares)["means"]
-    lengths = ordered(row["length"] for row in rows)
-    cells: dict[str, dict[str, str]] = {}
-    for row in rows:
-        mean, low, high = (100 * row[name] for name in ("mean", "low", "high"))
-        cells.setdefault(row["model"], {})[row["length"]] = f"{mean:.1f} ({low:.0f}-{high:.0f})"
-    return table(["model", *lengths], [[name, *(own.get(n, "") for n in lengths)] for name, own in cells.items()])
+    report = curves_of(shares)
+    lengths = lengths_of(report)
+    rows = [[model, *(spread(row.get(n)) for n in lengths)] for (model, _), row in mean_rows(report).items()]
+    return table(["model", *lengths], rows)
+
+
+def spread(row: dict[str, Any] | None) -> str:
+    """A mean with the lowest and the highest seed, nothing where it was not asked."""
+    return "" if row is None else f"{100 * row['mean']:.1f} ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
 
 
 def main(options: Options) -> None:
     """Write page and picture, and print the page."""
     runs = read(options.files)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    shares = shares_of([run.reports for run in runs], "official")
-    draw_curves(curves_of(shares), options.out.parent / picture(options.out))
+    draw_curves(curves_of(shares_over(runs)), options.out.parent / picture(options.out))
     text = page(runs, options.out)
     write_text(options.out, text)
     print(text)
